@@ -1,0 +1,22 @@
+//! Compiles the protos with a compiler written in Rust, so that a build needs no `protoc`.
+
+use prost::Message;
+use std::error::Error;
+use std::path::PathBuf;
+
+/// Messages that hold credentials or claims get a redacting `Debug` in `src/grpc/v1.rs` instead of the derived one.
+const REDACTED: [&str; 5] = ["VerifyRequest", "VerifyResponse", "RefreshRequest", "RevokeRequest", "Tokens"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    println!("cargo:rerun-if-changed=proto");
+    let files = ["token", "session", "key"].map(|name| format!("proto/countersign/v1/{name}.proto"));
+    let descriptors = protox::compile(files, ["proto"])?;
+    std::fs::write(out.join("countersign.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .codec_path("crate::grpc::codec::StrictCodec")
+        .skip_debug(REDACTED.map(|name| format!(".countersign.v1.{name}")))
+        .compile_fds(descriptors)?;
+    Ok(())
+}

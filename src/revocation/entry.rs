@@ -1,0 +1,155 @@
+//! One denial: what it hits and how long it counts.
+//!
+//! An entry names what it hits by a digest, so the log and the denylist hold no subject, session id or token id in
+//! clear, an entry has one small size, and a sidecar can give back to the store every entry the store lost.
+
+use crate::clock::Timestamp;
+use aws_lc_rs::digest::{Context, SHA256};
+use std::fmt;
+
+/// Names a token, session, subject or issuer: the first 128 bits of a SHA-256 over its kind, issuer and value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DenialKey([u32; 4]);
+
+impl DenialKey {
+    /// A token by its issuer and `jti`.
+    #[must_use]
+    pub fn token_id(issuer: &str, jti: &str) -> Self {
+        Self::digest(b't', issuer, jti.as_bytes())
+    }
+
+    /// A token that has no `jti`, by its signing input (RFC 7515 §2). Never by the whole token: an ECDSA signature can
+    /// be rewritten into another valid one.
+    #[must_use]
+    pub fn signing_input(issuer: &str, signing_input: &[u8]) -> Self {
+        Self::digest(b'd', issuer, signing_input)
+    }
+
+    /// A session by its issuer and id.
+    #[must_use]
+    pub fn session(issuer: &str, session: &str) -> Self {
+        Self::digest(b's', issuer, session.as_bytes())
+    }
+
+    /// A subject of an issuer.
+    #[must_use]
+    pub fn subject(issuer: &str, subject: &str) -> Self {
+        Self::digest(b'u', issuer, subject.as_bytes())
+    }
+
+    /// An issuer.
+    #[must_use]
+    pub fn issuer(issuer: &str) -> Self {
+        Self::digest(b'i', issuer, b"")
+    }
+
+    /// From its 16 bytes, as a store keeps them.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let mut words = [0; 4];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = chunk.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        }
+        Self(words)
+    }
+
+    /// Its 16 bytes, as a store keeps them.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        for (chunk, word) in bytes.chunks_exact_mut(4).zip(self.0) {
+            chunk.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Its four words: the digest's bits, evenly spread.
+    #[must_use]
+    pub fn words(&self) -> &[u32; 4] {
+        &self.0
+    }
+
+    fn digest(kind: u8, issuer: &str, value: &[u8]) -> Self {
+        let mut context = Context::new(&SHA256);
+        context.update(&[kind]);
+        context.update(&u64::try_from(issuer.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(issuer.as_bytes());
+        context.update(value);
+        let mut bytes = [0; 16];
+        for (to, from) in bytes.iter_mut().zip(context.finish().as_ref()) {
+            *to = *from;
+        }
+        Self::from_bytes(bytes)
+    }
+}
+
+impl fmt::Debug for DenialKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DenialKey(…)")
+    }
+}
+
+/// What an entry takes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EntryKind {
+    /// One token.
+    Token,
+    /// One session with all its tokens.
+    Session,
+    /// Everything of a subject that goes back to a login at or before the cut-off.
+    SubjectBefore {
+        /// Logins at this instant are hit, too.
+        cutoff: Timestamp,
+        /// The session spared, by its [`DenialKey::session`].
+        except: Option<DenialKey>,
+    },
+    /// Everything of an issuer that goes back to a login at or before the cut-off.
+    IssuerBefore {
+        /// Logins at this instant are hit, too.
+        cutoff: Timestamp,
+    },
+    /// The access tokens of a session that carry attributes older than this version.
+    ClaimsBefore {
+        /// The first version still accepted.
+        version: u64,
+    },
+}
+
+/// One line of the revocation log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// What it takes back.
+    pub kind: EntryKind,
+    /// Which one: a token's, session's (`Session`, `ClaimsBefore`), subject's or issuer's key.
+    pub key: DenialKey,
+    /// From here on everything it hits is dead by itself, leeway included.
+    pub expires_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_different_kinds_issuers_and_values_differ() {
+        let keys = [
+            DenialKey::token_id("a", "b"),
+            DenialKey::signing_input("a", b"b"),
+            DenialKey::session("a", "b"),
+            DenialKey::subject("a", "b"),
+            DenialKey::subject("ab", ""),
+            DenialKey::subject("", "ab"),
+            DenialKey::issuer("a"),
+            DenialKey::issuer("ab"),
+        ];
+        for (i, one) in keys.iter().enumerate() {
+            assert!(keys.iter().skip(i + 1).all(|other| one != other));
+        }
+    }
+
+    #[test]
+    fn a_key_survives_the_store() {
+        let key = DenialKey::subject("https://auth.example.com", "alice");
+        assert_eq!(DenialKey::from_bytes(key.to_bytes()), key);
+    }
+}

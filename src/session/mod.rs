@@ -1,0 +1,9 @@
+//! Sessions: opened, renewed, listed, changed and ended. The rules of rotation are a pure state machine; the store
+//! applies them in one atomic write.
+
+pub mod record;
+pub mod rotation;
+pub mod store;
+
+pub use record::{Attributes, Device, SessionRecord};
+pub use store::{CreateOutcome, Created, Limit, NewSession, SessionStore};
