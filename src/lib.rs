@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod keys;
+pub mod ops;
 pub mod revocation;
 pub mod session;
 pub mod token;

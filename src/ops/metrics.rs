@@ -1,0 +1,350 @@
+//! What is counted, under the names the operations manual promises.
+//!
+//! Every label's values are known before the first call arrives: constants of ours, and the configured issuers. So
+//! no input makes the set of series grow, and no token, subject or key id can end up in one.
+
+use crate::ops::striped::{Counter as Striped, Histogram};
+use crate::ops::verifications::Verifications;
+pub use crate::ops::verifications::{DENIED, UNDECIDED};
+use crate::token::Reason;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Label = [(&'static str, &'static str); 1];
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// All metrics of the process. Shared as an `Arc`; every method is cheap and takes `&self`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    verifications: Arc<Verifications>,
+    cache_hits: Striped,
+    cache_misses: Striped,
+    refresh: Family<Label, Counter>,
+    refresh_fast_forward: Counter,
+    revoke: Family<Label, Counter>,
+    feed_resync: Family<Label, Counter>,
+    clock_step: Family<Label, Counter>,
+    jwks_fetch: Family<Vec<(&'static str, String)>, Counter>,
+    jwks_age: Family<Vec<(&'static str, String)>, Seconds>,
+    staleness: Seconds,
+    revision: Gauge<u64, AtomicU64>,
+    denylist_entries: Gauge<u64, AtomicU64>,
+    denylist_capacity_ratio: Gauge<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers everything. Staleness starts at infinity: nothing was confirmed yet, and an alert must see that.
+    #[must_use]
+    pub fn new() -> Self {
+        let metrics = Self {
+            registry: Registry::with_prefix("countersign"),
+            verifications: Arc::default(),
+            cache_hits: Striped::default(),
+            cache_misses: Striped::default(),
+            refresh: Family::default(),
+            refresh_fast_forward: Counter::default(),
+            revoke: Family::default(),
+            feed_resync: Family::default(),
+            clock_step: Family::default(),
+            jwks_fetch: Family::default(),
+            jwks_age: Family::default(),
+            staleness: Seconds::default(),
+            revision: Gauge::default(),
+            denylist_entries: Gauge::default(),
+            denylist_capacity_ratio: Gauge::default(),
+        };
+        metrics.staleness.set(f64::INFINITY);
+        metrics.registered()
+    }
+
+    fn registered(mut self) -> Self {
+        let r = &mut self.registry;
+        r.register("build", "The running build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        r.register_collector(Box::new(Arc::clone(&self.verifications)));
+        r.register("cache_hits", "Verifications found in the claims cache", self.cache_hits.clone());
+        r.register("cache_misses", "Verifications not found in the claims cache", self.cache_misses.clone());
+        r.register("refresh", "Refreshes by result", self.refresh.clone());
+        r.register(
+            "refresh_fast_forward",
+            "Refresh tokens newer than the store, which went back in time",
+            self.refresh_fast_forward.clone(),
+        );
+        r.register("revoke", "Revocations by kind", self.revoke.clone());
+        r.register("feed_resync", "Full reads of the revocation log by cause", self.feed_resync.clone());
+        r.register("clock_step", "Steps of the wall clock by direction", self.clock_step.clone());
+        r.register("jwks_fetch", "Key-set fetches by issuer and result", self.jwks_fetch.clone());
+        r.register_with_unit(
+            "jwks_age",
+            "Time since an issuer's key set was last read whole",
+            Unit::Seconds,
+            self.jwks_age.clone(),
+        );
+        r.register_with_unit(
+            "staleness",
+            "Time since the denylist was last confirmed complete",
+            Unit::Seconds,
+            self.staleness.clone(),
+        );
+        r.register("revision", "Sequence number the denylist has reached", self.revision.clone());
+        r.register("denylist_entries", "Live denials held in memory", self.denylist_entries.clone());
+        r.register(
+            "denylist_capacity_ratio",
+            "Share of the denylist's capacity in use",
+            self.denylist_capacity_ratio.clone(),
+        );
+        self
+    }
+
+    /// Everything as OpenMetrics text ([`CONTENT_TYPE`]). Sampled gauges show what was last set.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            // Writing to a string does not fail; if an encoder ever does, an exposition without its end marker is
+            // one that no scraper takes for whole.
+            Err(fmt::Error) => String::new(),
+        }
+    }
+
+    /// Makes `issuer` known as a label and resolves the handle for its acceptances from `source` (`cache`,
+    /// `signature`, `store`, `introspection`). To be called when verification is built, once per pair; calling it
+    /// again gives a handle to the same series.
+    #[must_use]
+    pub fn verify_source(&self, issuer: &str, source: &'static str) -> VerifyOk {
+        VerifyOk(self.verifications.accepted(issuer, source))
+    }
+
+    /// Counts a verification that was not accepted. `result` is [`DENIED`] or [`UNDECIDED`]; anything else counts as
+    /// denied. An `issuer` that [`Self::verify_source`] was never called for counts under the empty one, so a caller
+    /// may pass what a token claims to be from.
+    pub fn verify_refused(&self, result: &'static str, reason: Reason, issuer: &str, took: Duration) {
+        self.verifications.refused(result == UNDECIDED, reason, issuer, took);
+    }
+
+    /// Counts a verification that the claims cache answered.
+    pub fn cache_hit(&self) {
+        self.cache_hits.increment();
+    }
+
+    /// Counts a verification that the claims cache could not answer.
+    pub fn cache_miss(&self) {
+        self.cache_misses.increment();
+    }
+
+    /// Counts a refresh.
+    pub fn refresh(&self, result: &'static str) {
+        self.refresh.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Counts a refresh that found the store behind the presented generation.
+    pub fn refresh_fast_forward(&self) {
+        self.refresh_fast_forward.inc();
+    }
+
+    /// Counts a revocation.
+    pub fn revoke(&self, kind: &'static str) {
+        self.revoke.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// Counts a full read of the revocation log.
+    pub fn feed_resync(&self, cause: &'static str) {
+        self.feed_resync.get_or_create(&[("cause", cause)]).inc();
+    }
+
+    /// Counts a step of the wall clock.
+    pub fn clock_step(&self, direction: &'static str) {
+        self.clock_step.get_or_create(&[("direction", direction)]).inc();
+    }
+
+    /// Counts a fetch of a configured issuer's key set.
+    pub fn jwks_fetch(&self, issuer: &str, result: &'static str) {
+        self.jwks_fetch
+            .get_or_create(&vec![("issuer", issuer.to_owned()), ("result", result.to_owned())])
+            .inc();
+    }
+
+    /// Sets how old a configured issuer's key set is; `None` when it was never read, which shows as infinity.
+    pub fn set_jwks_age(&self, issuer: &str, age: Option<Duration>) {
+        self.jwks_age.get_or_create(&vec![("issuer", issuer.to_owned())]).set(seconds(age));
+    }
+
+    /// Sets how long ago the denylist was confirmed; `None` when it never was, which shows as infinity.
+    pub fn set_staleness(&self, staleness: Option<Duration>) {
+        self.staleness.set(seconds(staleness));
+    }
+
+    /// Sets the sequence number the denylist has reached. The epoch is not shown: it only names a log.
+    pub fn set_revision(&self, seq: u64) {
+        self.revision.set(seq);
+    }
+
+    /// Sets how full the denylist is.
+    pub fn set_denylist(&self, entries: usize, capacity_ratio: f64) {
+        self.denylist_entries.set(entries as u64);
+        self.denylist_capacity_ratio.set(capacity_ratio);
+    }
+}
+
+fn seconds(duration: Option<Duration>) -> f64 {
+    duration.map_or(f64::INFINITY, |duration| duration.as_secs_f64())
+}
+
+/// Counts acceptances for one issuer and source. Clones count together.
+#[derive(Clone, Debug)]
+pub struct VerifyOk(Arc<Histogram>);
+
+impl VerifyOk {
+    /// Counts an acceptance that took this long: two relaxed additions, no lock, no allocation.
+    pub fn record(&self, took: Duration) {
+        self.0.observe(took);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Touches every metric once.
+    fn touched() -> Metrics {
+        let metrics = Metrics::new();
+        metrics.verify_source("https://a.example", "cache").record(MS);
+        metrics.verify_refused(DENIED, Reason::Expired, "https://a.example", MS);
+        metrics.cache_hit();
+        metrics.cache_miss();
+        metrics.refresh("ok");
+        metrics.refresh_fast_forward();
+        metrics.revoke("session");
+        metrics.feed_resync("start");
+        metrics.clock_step("back");
+        metrics.jwks_fetch("https://a.example", "ok");
+        metrics.set_jwks_age("https://a.example", Some(MS));
+        metrics.set_staleness(Some(MS));
+        metrics.set_revision(7);
+        metrics.set_denylist(3, 0.5);
+        metrics
+    }
+
+    fn has(text: &str, line: &str) -> bool {
+        text.lines().any(|l| l == line)
+    }
+
+    #[test]
+    fn the_names_are_those_of_the_manual() {
+        let text = touched().render();
+        let names: BTreeSet<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split([' ', '{']).next())
+            .collect();
+        let expected = BTreeSet::from([
+            "countersign_build_info",
+            "countersign_cache_hits_total",
+            "countersign_cache_misses_total",
+            "countersign_clock_step_total",
+            "countersign_denylist_capacity_ratio",
+            "countersign_denylist_entries",
+            "countersign_feed_resync_total",
+            "countersign_jwks_age_seconds",
+            "countersign_jwks_fetch_total",
+            "countersign_refresh_fast_forward_total",
+            "countersign_refresh_total",
+            "countersign_revision",
+            "countersign_revoke_total",
+            "countersign_staleness_seconds",
+            "countersign_verify_duration_seconds_bucket",
+            "countersign_verify_duration_seconds_count",
+            "countersign_verify_duration_seconds_sum",
+            "countersign_verify_total",
+        ]);
+        assert_eq!(names, expected);
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_verification_is_counted_with_its_four_labels() {
+        let text = touched().render();
+        let ok =
+            r#"countersign_verify_total{result="ok",reason="",issuer="https://a.example",source="cache"} 1"#;
+        let no = r#"countersign_verify_total{result="denied",reason="EXPIRED",issuer="https://a.example",source=""} 1"#;
+        assert!(has(&text, ok), "{text}");
+        assert!(has(&text, no), "{text}");
+        let count = r#"countersign_verify_duration_seconds_count{result="ok",source="cache"} 1"#;
+        assert!(has(&text, count), "{text}");
+        let bucket = r#"countersign_verify_duration_seconds_bucket{le="0.001",result="ok",source="cache"} 1"#;
+        assert!(has(&text, bucket), "{text}");
+    }
+
+    #[test]
+    fn an_issuer_made_up_by_a_token_makes_no_series() {
+        let metrics = Metrics::new();
+        for n in 0..1_000 {
+            metrics.verify_refused(DENIED, Reason::UnknownIssuer, &format!("https://{n}.evil.example"), MS);
+        }
+        let text = metrics.render();
+        assert!(!text.contains("evil"));
+        let line =
+            r#"countersign_verify_total{result="denied",reason="UNKNOWN_ISSUER",issuer="",source=""} 1000"#;
+        assert!(has(&text, line), "{text}");
+    }
+
+    #[test]
+    fn an_issuer_cannot_break_out_of_its_label() {
+        let metrics = Metrics::new();
+        metrics.verify_source("a\"} 1\nforged 1", "cache").record(MS);
+        assert!(!metrics.render().lines().any(|line| line.starts_with("forged")));
+    }
+
+    #[test]
+    fn what_was_never_confirmed_is_infinitely_stale() {
+        let text = Metrics::new().render();
+        assert!(has(&text, "countersign_staleness_seconds inf"), "{text}");
+    }
+
+    #[test]
+    fn asking_for_a_handle_twice_counts_in_one_series() {
+        let metrics = Metrics::new();
+        metrics.verify_source("i", "store").record(MS);
+        metrics.verify_source("i", "store").record(MS);
+        let line = r#"countersign_verify_total{result="ok",reason="",issuer="i",source="store"} 2"#;
+        assert!(has(&metrics.render(), line));
+    }
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        let metrics = Metrics::new();
+        for (times, reason) in Reason::ALL.iter().enumerate() {
+            for _ in 0..=times {
+                metrics.verify_refused(UNDECIDED, *reason, "", MS);
+            }
+        }
+        let text = metrics.render();
+        for (times, reason) in Reason::ALL.iter().enumerate() {
+            let line = format!(
+                r#"countersign_verify_total{{result="undecided",reason="{reason}",issuer="",source=""}} {}"#,
+                times + 1
+            );
+            assert!(has(&text, &line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Operations: what those who run the sidecar look at. Metrics, health, logs, and the one port that shows them.
+//!
+//! This is a ground-floor room: every room above counts and logs through it, so it knows none of them. What it shows
+//! of theirs (sampled gauges, the public key set) comes in through callbacks the app hands over.
+//!
+//! Nothing here carries a token, a subject, a key id or a claim: metric labels are constants of ours and the
+//! configured issuers, and the port serves no secret.
+
+
+pub mod metrics;
+mod striped;
+mod verifications;
+
+pub use metrics::{Metrics, VerifyOk};
