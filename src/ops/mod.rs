@@ -7,8 +7,12 @@
 //! configured issuers, and the port serves no secret.
 
 
+pub mod health;
 pub mod metrics;
+mod readiness;
 mod striped;
 mod verifications;
 
+pub use health::Health;
 pub use metrics::{Metrics, VerifyOk};
+pub use readiness::{Gate, Phase, Readiness};
