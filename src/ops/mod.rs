@@ -11,6 +11,7 @@ pub mod health;
 pub mod metrics;
 mod readiness;
 mod striped;
+pub mod telemetry;
 mod verifications;
 
 pub use health::Health;
