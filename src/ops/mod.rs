@@ -6,10 +6,11 @@
 //! Nothing here carries a token, a subject, a key id or a claim: metric labels are constants of ours and the
 //! configured issuers, and the port serves no secret.
 
-
 pub mod health;
 pub mod metrics;
 mod readiness;
+mod routes;
+pub mod server;
 mod striped;
 pub mod telemetry;
 mod verifications;
@@ -17,3 +18,4 @@ mod verifications;
 pub use health::Health;
 pub use metrics::{Metrics, VerifyOk};
 pub use readiness::{Gate, Phase, Readiness};
+pub use server::{Limits, OpsState};
