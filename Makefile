@@ -1,0 +1,37 @@
+# make test installs what it lacks and passes everything; make bench measures; make shop shows it.
+
+SHELL := /bin/bash
+VENV := target/python
+PYTHON := $(VENV)/bin/python
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+export DEBIAN_FRONTEND := noninteractive
+
+.PHONY: test lint doc deny bench shop
+
+# Every test, the ones that need another language's gRPC library among them: here they may not be skipped.
+test: $(VENV)/ready
+	COUNTERSIGN_TEST_PYTHON=$(abspath $(PYTHON)) cargo test --locked
+
+$(VENV)/ready: tests/python/requirements.txt
+	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || \
+		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy python3 python3-venv; }
+	python3 -m venv --clear $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+	@touch $@
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+deny:
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check bans licenses sources
+
+bench:
+	cargo bench --locked --bench summary
+
+shop:
+	cargo run --locked --release --example shop
