@@ -8,4 +8,5 @@ pub mod keys;
 pub mod ops;
 pub mod revocation;
 pub mod session;
+pub mod store;
 pub mod token;
