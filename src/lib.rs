@@ -4,6 +4,7 @@
 //! `cli` → `app` → `config` → {`grpc`, `store`} → {`verify`, `session`} → {`keys`, `revocation`} → {`token`, `clock`, `ops`}.
 
 pub mod clock;
+pub mod config;
 pub mod keys;
 pub mod ops;
 pub mod revocation;

@@ -1,0 +1,233 @@
+//! Configuration: the YAML file as operators write it, the environment and flags over it, and out of them typed,
+//! validated settings. Every fault is told at once, with its line, its column and the nearest known key.
+//!
+//! The way down: text → `yaml`, a tree that knows its places → `overlay` laid over it → `reader`, section by
+//! section, with the reference as the one list of what there is. Rooms have `Settings` of their own; `app` makes
+//! them out of a [`Config`], and tells what they find wrong through [`Config::fault_at`].
+
+mod api;
+mod callers;
+mod file;
+mod freshness;
+mod issuer;
+mod nearest;
+mod overlay;
+mod own;
+mod place;
+mod reader;
+mod reference;
+mod scalar;
+mod store;
+mod table;
+mod tree;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use api::{Api, Drain, Group, Ops, Rpc, Tls, UnixSocket};
+pub use callers::{Caller, Identity, Right};
+pub use file::load;
+pub use freshness::{Floor, Freshness, FreshnessOverrides};
+pub use issuer::{ClaimPaths, Fetch, ForeignIssuer, Keys, Source};
+pub use overlay::Overlay;
+pub use own::{AtLimit, Own, OwnKeys, PolicySettings, Preset, Strategy};
+pub use place::{Fault, Faults, Place};
+pub use reference::{Absent, Key, Kind, markdown, reference};
+pub use store::Store;
+
+use crate::token::Issuer;
+use callers::Listeners;
+use reader::{Content, NeededFile, Reader, Section};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+
+/// Everything an operator can say, valid in itself.
+///
+/// Not checked yet: that files are there ([`Config::check_files`]), what is in them, and what only rooms know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where callers reach this sidecar.
+    pub api: Api,
+    /// The second listener.
+    pub ops: Ops,
+    /// From SIGTERM to exit.
+    pub drain: Drain,
+    /// Where revocations and sessions are kept.
+    pub store: Store,
+    /// Our own tokens. Here or in `issuers` is at least one issuer.
+    pub own: Option<Own>,
+    /// Whose tokens are accepted beside them.
+    pub issuers: Vec<ForeignIssuer>,
+    /// Denylist entries at most.
+    pub denylist_entries: usize,
+    /// Cached acceptances at most; 0 for no cache.
+    pub cache_entries: u64,
+    /// Who may do more.
+    pub callers: Vec<Caller>,
+    /// Logs.
+    pub log: Log,
+    files: Vec<NeededFile>,
+    places: BTreeMap<String, Place>,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// The least severe level written.
+    pub level: LogLevel,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How severe a log line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What needs somebody.
+    Error,
+    /// What may soon.
+    Warn,
+    /// What happened.
+    Info,
+    /// Why it happened.
+    Debug,
+    /// Each step.
+    Trace,
+}
+
+impl Config {
+    /// A fault at the setting of this path, or at the nearest section around it that was written: how rooms' faults
+    /// get their line and column.
+    #[must_use]
+    pub fn fault_at(&self, path: &str, message: impl Into<String>) -> Fault {
+        let mut around = path;
+        let place = loop {
+            if let Some(place) = self.places.get(around) {
+                break place.clone();
+            }
+            match around.rfind(['.', '[']) {
+                Some(end) => around = around.get(..end).unwrap_or_default(),
+                None => break self.places.get("").cloned().unwrap_or(Place::Nowhere),
+            }
+        };
+        Fault::new(place, path, message)
+    }
+
+    /// Checks that every file which must be there is there and can be read. Blocks on the file system.
+    ///
+    /// # Errors
+    /// One fault for each that can't.
+    pub fn check_files(&self) -> Result<(), Faults> {
+        let unreadable = |file: &NeededFile| {
+            let why = match std::fs::File::open(&file.path).and_then(|open| open.metadata()) {
+                Ok(is) if is.is_dir() => "a directory, not a file".to_owned(),
+                Ok(_) => return None,
+                Err(why) => format!("can't be read: {why}"),
+            };
+            let message = match file.content {
+                Content::Public => format!("{}: {why}", file.path.display()),
+                Content::Secret => format!("the file {why}"),
+            };
+            Some(Fault::new(file.place.clone(), file.setting.clone(), message))
+        };
+        Faults::new(self.files.iter().filter_map(unreadable).collect()).unless(())
+    }
+}
+
+/// Reads a whole tree; relative paths in the file start at `base`.
+fn read(root: &tree::Node, base: PathBuf, mut faults: Vec<Fault>) -> Result<Config, Faults> {
+    let reader = Reader::new(base);
+    let top = reader.root(root);
+    let own = top.section("own").map(|section| (own::read_own(&section), section));
+    let api_section = top.section_or_empty("api");
+    let api = api::read_api(&api_section, own.as_ref().is_some_and(|(own, _)| own.can_refresh()));
+    let issuers = read_issuers(&top, own.as_ref().map(|(own, _)| &own.issuer));
+    let listeners = Listeners {
+        unix: api_section.has("unix"),
+        mutual_tls: api.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
+    };
+    let callers = callers::read_callers(&top.sections("callers"), listeners);
+    judge_served(&api_section, &api, own.as_ref(), &callers);
+    if !top.has("own") && !top.has("issuers") {
+        top.fault("", "neither `own` nor `issuers`: no token could be accepted");
+    }
+    let config = Config {
+        ops: api::read_ops(&top.section_or_empty("ops")),
+        drain: api::read_drain(&top.section_or_empty("drain")),
+        store: store::read_store(&top),
+        denylist_entries: top
+            .section_or_empty("denylist")
+            .count("max_entries", 1000..=100_000_000)
+            .unwrap_or_default(),
+        cache_entries: top.section_or_empty("cache").count("max_entries", 0..=10_000_000).unwrap_or_default(),
+        log: read_log(&top.section_or_empty("log")),
+        own: own.map(|(own, _)| own),
+        api,
+        issuers,
+        callers,
+        files: Vec::new(),
+        places: tree::places(root),
+    };
+    let (more, files) = reader.finish();
+    faults.extend(more);
+    Faults::new(faults).unless(Config { files, ..config })
+}
+
+fn read_issuers(top: &Section<'_>, own: Option<&Issuer>) -> Vec<ForeignIssuer> {
+    let mut seen: HashSet<Issuer> = own.filter(|own| !own.is_empty()).cloned().into_iter().collect();
+    let read = |section: &Section<'_>| {
+        let issuer = issuer::read_issuer(section);
+        if !issuer.issuer.is_empty() && !seen.insert(issuer.issuer.clone()) {
+            section.fault("issuer", "this issuer is there twice");
+        }
+        issuer
+    };
+    top.sections("issuers").iter().map(read).collect()
+}
+
+/// What is served must be possible, and nobody may do everything for want of a rule.
+fn judge_served(section: &Section<'_>, api: &Api, own: Option<&(Own, Section<'_>)>, callers: &[Caller]) {
+    let sessions = api.serve.contains(&Rpc::Sessions);
+    let refresh = api.serve.contains(&Rpc::Refresh);
+    match own {
+        Some((own, own_section)) => own::judge_served(own_section, own, sessions, refresh),
+        None if sessions || refresh => {
+            section.fault("serve", "`sessions` and `refresh` need a section `own`");
+        }
+        None => {}
+    }
+    let named = callers.iter().any(|caller| caller.may.iter().any(|right| right.is_of_sessions()));
+    if sessions && !named {
+        section.fault_hinting(
+            "serve",
+            "`sessions` is served, but no caller may use it",
+            "add one to `callers` with `may: [sessions]`",
+        );
+    }
+}
+
+fn read_log(section: &Section<'_>) -> Log {
+    let format = section.choice("format", |word| match word {
+        "human" => Some(LogFormat::Human),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    });
+    let level = section.choice("level", |word| match word {
+        "error" => Some(LogLevel::Error),
+        "warn" => Some(LogLevel::Warn),
+        "info" => Some(LogLevel::Info),
+        "debug" => Some(LogLevel::Debug),
+        "trace" => Some(LogLevel::Trace),
+        _ => None,
+    });
+    Log { format: format.unwrap_or(LogFormat::Human), level: level.unwrap_or(LogLevel::Info) }
+}
