@@ -136,6 +136,15 @@ impl Clock {
         }
     }
 
+    /// Reads [`Now::elapsed`] alone.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        match &self.0 {
+            Source::System { .. } => system_elapsed(),
+            Source::Manual(hands) => hands.lock().elapsed,
+        }
+    }
+
     /// How far the wall clock stands from where the counted time says it should, and in which direction.
     #[must_use]
     pub fn step(&self) -> Step {

@@ -21,6 +21,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
 const BODY: usize = 4 + 16 + 8;
@@ -84,6 +85,7 @@ pub enum HandleError {
 pub struct HandleKeys {
     path: PathBuf,
     loaded: ArcSwap<Vec<HandleKey>>,
+    generation: AtomicU64,
 }
 
 struct HandleKey {
@@ -99,7 +101,7 @@ impl HandleKeys {
     /// [`KeyFileError`].
     pub fn load(path: PathBuf) -> Result<Self, KeyFileError> {
         let loaded = prepare(&KeyFile::read(&path, Purpose::Handles)?);
-        Ok(Self { path, loaded: ArcSwap::from_pointee(loaded) })
+        Ok(Self { path, loaded: ArcSwap::from_pointee(loaded), generation: AtomicU64::new(1) })
     }
 
     /// Makes a token with the newest key that signs at `now`. The same arguments under the same key make the same token.
@@ -143,6 +145,12 @@ impl HandleKeys {
         Ok(Handle { kind, session, generation: u64::from_be_bytes(*generation) })
     }
 
+    /// Counts changes of the keys, from 1: what was accepted under another generation has to be judged anew.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// Follows the file until cancelled; a bad or missing file leaves the keys as they are, with a warning.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
         let watched = Watched::new(self.path.clone(), LARGEST_SET);
@@ -158,6 +166,7 @@ impl HandleKeys {
             Ok(file) => {
                 tracing::debug!(%path, keys = file.keys().len(), "opaque tokens' keys read");
                 self.loaded.store(Arc::new(prepare(&file)));
+                self.generation.fetch_add(1, Ordering::AcqRel);
             }
             Err(error) => tracing::warn!(%path, error = %Causes(&error), "opaque tokens' keys not reloaded"),
         }
