@@ -115,29 +115,30 @@ pub const fn reference() -> &'static [Key] {
     TABLE
 }
 
-/// The reference as Markdown, one table for each section.
+/// The reference as Markdown: a heading and a table for each section.
 #[must_use]
 pub fn markdown() -> String {
     let mut out = String::new();
-    let mut section = None;
+    let mut before = "";
     for key in TABLE {
-        if matches!(key.kind, Kind::Section | Kind::Sections | Kind::Named) && key.parent().is_empty() {
-            let _ = write!(out, "\n### `{}`\n\n{}\n", key.path, key.doc);
-            section = None;
+        let top = key.path.split(['.', '[']).next().unwrap_or_default();
+        let is_heading = key.path == top && matches!(key.kind, Kind::Section | Kind::Sections | Kind::Named);
+        if top != before {
+            let about = if is_heading { format!("{}\n\n", key.doc) } else { String::new() };
+            let _ = write!(out, "\n### `{top}`\n\n{about}");
+            out.push_str("| setting | takes | default | meaning |\n|---|---|---|---|\n");
+            before = top;
+        }
+        if is_heading {
             continue;
         }
-        let top = key.path.split(['.', '[']).next();
-        if section != top || section.is_none() {
-            section = top;
-            out.push_str("\n| setting | takes | default | meaning |\n|---|---|---|---|\n");
-        }
-        let default = match key.absent {
+        let absent = match key.absent {
             Absent::Value(value) => format!("`{value}`"),
             Absent::Required => "required".to_owned(),
             Absent::Unset => "–".to_owned(),
             Absent::Computed(how) => how.to_owned(),
         };
-        let _ = writeln!(out, "| `{}` | {} | {default} | {} |", key.path, key.kind.expected(), key.doc);
+        let _ = writeln!(out, "| `{}` | {} | {absent} | {} |", key.path, key.kind.expected(), key.doc);
     }
     out.trim_start().to_owned()
 }

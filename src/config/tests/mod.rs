@@ -289,3 +289,12 @@ fn a_file_that_can_t_be_read_is_the_one_fault() {
     let missing = load(Some(&directory.path().join("none.yaml")), &Overlay::default()).unwrap_err();
     assert!(missing.to_string().contains("none.yaml:1:1: can't be read"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_and_no_variable_makes_it_panic(text in "[ -~\\n\u{e9}\u{2028}]{0,200}", value in ".{0,40}") {
+        let overlay = variables(&[("COUNTERSIGN_ISSUERS__0__KEYS", value.as_str()), ("COUNTERSIGN_API__SERVE", value.as_str())]);
+        let _ = with(&text, &overlay);
+        let _ = with(&format!("{OWN}  policies: {text}"), &Overlay::default());
+    }
+}
