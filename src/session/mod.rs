@@ -1,6 +1,9 @@
 //! Sessions: opened, renewed, listed, changed and ended. The rules of rotation are a pure state machine; the store
 //! applies them in one atomic write.
 
+pub mod error;
+pub mod extra;
+pub mod policy;
 pub mod record;
 pub mod rotation;
 pub mod store;
