@@ -4,6 +4,7 @@
 //! policy's name; `sav`, the version of the attributes it carries. `sid` and `sav` are absent where no record is kept.
 
 use crate::clock::Timestamp;
+use crate::revocation::StoreError;
 use crate::session::extra::Extra;
 use crate::session::policy::Policy;
 use crate::session::record::{Attributes, SessionRecord};
@@ -59,13 +60,28 @@ impl Validity {
     }
 }
 
+/// What an access token of a session would say now, as JSON, but for `jti`: from the login to the session's end. For
+/// answers about session tokens, which say nothing by themselves.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when the record's further claims are not what this room lets in.
+pub fn session_claims(issuer: &str, policy: &Policy, record: &SessionRecord) -> Result<Vec<u8>, StoreError> {
+    const UNREADABLE: StoreError = StoreError::Corrupt("a session's further claims");
+    let extra = Extra::read(&record.attributes.claims_json).map_err(|_| UNREADABLE)?;
+    let validity = Validity { issued_at: record.created_at, expires_at: record.ends_at() };
+    let holder = Holder::of(record, policy);
+    let claims = AccessClaims { issuer, policy, holder, extra: &extra, token_id: None, validity };
+    serde_json::to_vec(&claims).map_err(|_| UNREADABLE)
+}
+
 /// An access token's payload.
 pub(super) struct AccessClaims<'a> {
     pub(super) issuer: &'a str,
     pub(super) policy: &'a Policy,
     pub(super) holder: Holder<'a>,
     pub(super) extra: &'a Extra<'a>,
-    pub(super) token_id: &'a str,
+    /// `None`: these are a session's claims, not one token's.
+    pub(super) token_id: Option<&'a str>,
     pub(super) validity: Validity,
 }
 
@@ -82,7 +98,9 @@ impl Serialize for AccessClaims<'_> {
         claims.serialize_entry("client_id", holder.client_id)?;
         claims.serialize_entry("iat", &validity.issued_at.as_secs())?;
         claims.serialize_entry("exp", &validity.expires_at.as_secs())?;
-        claims.serialize_entry("jti", token_id)?;
+        if let Some(token_id) = token_id {
+            claims.serialize_entry("jti", token_id)?;
+        }
         if let Some((id, version)) = &holder.session {
             claims.serialize_entry("sid", &id.to_string())?;
             claims.serialize_entry("sav", version)?;
@@ -144,7 +162,7 @@ mod tests {
             policy,
             holder,
             extra: &Extra::read(&attributes.claims_json).unwrap(),
-            token_id: "t",
+            token_id: Some("t"),
             validity: Validity::of(policy, &holder, LOGIN.after(MINUTE)),
         };
         serde_json::to_string(&claims).unwrap()
@@ -168,6 +186,36 @@ mod tests {
         let payload = payload(&policy(Preset::Low, Overrides::default()));
         assert!(!payload.contains("\"sid\"") && !payload.contains("\"sav\""), "{payload}");
         assert!(payload.contains("\"sct\":1800000000750"), "{payload}");
+    }
+
+    #[test]
+    fn a_session_s_claims_are_its_tokens_but_for_the_token_s_id() {
+        let policy = policy(Preset::High, Overrides::default());
+        let record = SessionRecord {
+            id: SessionId::from_bytes([0; 16]),
+            issuer: "https://auth.example.com".into(),
+            subject: "alice".to_owned(),
+            policy: "p".to_owned(),
+            client_id: "shop".to_owned(),
+            device: Default::default(),
+            attributes: attributes(),
+            attributes_version: 3,
+            created_at: LOGIN,
+            last_active_at: LOGIN.after(MINUTE),
+            idle: policy.idle(),
+            absolute_end: LOGIN.after(policy.absolute()),
+            generation: 0,
+            generation_began_at: LOGIN,
+        };
+        let claims = session_claims("https://auth.example.com", &policy, &record).unwrap();
+        let claims = String::from_utf8(claims).unwrap();
+        let lived =
+            r#""client_id":"shop","iat":1800000000,"exp":1800001860,"sid":"AAAAAAAAAAAAAAAAAAAAAA","sav":3"#;
+        assert!(claims.contains(lived) && claims.ends_with(r#""plan":"x"}"#), "{claims}");
+
+        let unreadable = Attributes { claims_json: "[]".to_owned(), ..Attributes::default() };
+        let record = SessionRecord { attributes: unreadable, ..record };
+        assert!(session_claims("https://auth.example.com", &policy, &record).is_err());
     }
 
     #[test]

@@ -133,11 +133,10 @@ impl Policy {
         self.absolute.saturating_add(LEEWAY)
     }
 
-    /// How long attributes that were replaced can still be met with: in an access token as long as that lives (and
-    /// leeway on both sides of it), under `session` in a remembered answer, for which the session's whole life is the
-    /// only bound this room knows.
+    /// How long attributes that were replaced can still be met with: in an access token as long as that lives, under
+    /// `session` in an answer kept as long as it may be stale; and leeway before and after.
     #[must_use]
     pub fn stale_claims_life(&self) -> Duration {
-        self.access_token_life().unwrap_or(self.absolute).saturating_add(2 * LEEWAY)
+        self.access_token_life().unwrap_or(self.staleness_bound).saturating_add(2 * LEEWAY)
     }
 }
