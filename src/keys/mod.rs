@@ -1,5 +1,27 @@
 //! Keys: the sets other issuers publish, our own signing keys, and the keys that authenticate our opaque tokens.
 
 pub mod algorithm;
+mod disk;
+pub mod fault;
+pub mod handle;
+pub mod jwk;
+pub mod key_file;
+pub mod key_set;
+mod pair;
+pub mod pem;
+pub mod signing;
+mod stored;
+pub mod verifying;
+mod watched;
 
 pub use algorithm::Algorithm;
+pub use fault::{KeyFault, KeyFileError, LONGEST_KID, Purpose};
+pub use handle::{Handle, HandleError, HandleKeys, HandleKind};
+pub use jwk::Origin;
+pub use key_file::{KeyFile, NewKey, RETIREMENT_SLACK};
+pub use key_set::{KeySet, KeySetError, LARGEST_SET, MOST_KEYS, NoKey, RejectedKey};
+pub use pair::{NoSigningAlgorithm, SigningAlgorithm};
+pub use pem::PemFault;
+pub use signing::{SignError, SigningKeys};
+pub use stored::StoredKey;
+pub use verifying::VerifyingKey;
