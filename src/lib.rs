@@ -7,4 +7,5 @@ pub mod clock;
 pub mod keys;
 pub mod revocation;
 pub mod session;
+pub mod store;
 pub mod token;

@@ -126,6 +126,27 @@ pub struct Entry {
     pub expires_at: Timestamp,
 }
 
+impl Entry {
+    /// Its expiry in whole seconds, rounded up, as every holder keeps it; `u32::MAX` never expires.
+    #[must_use]
+    pub fn expiry_secs(&self) -> u32 {
+        u32::try_from(self.expires_at.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+    }
+
+    /// The entry with its expiry rounded up to whole seconds. Stores keep this form, so that an entry that a sidecar
+    /// gives back is the very entry the store lost, and not a slightly longer one.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        Self { expires_at: expiry_from_secs(self.expiry_secs()), ..self }
+    }
+}
+
+/// The instant that [`Entry::expiry_secs`] stands for.
+#[must_use]
+pub fn expiry_from_secs(seconds: u32) -> Timestamp {
+    if seconds == u32::MAX { Timestamp::MAX } else { Timestamp::from_secs(u64::from(seconds)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,5 +172,17 @@ mod tests {
     fn a_key_survives_the_store() {
         let key = DenialKey::subject("https://auth.example.com", "alice");
         assert_eq!(DenialKey::from_bytes(key.to_bytes()), key);
+    }
+
+    #[test]
+    fn an_expiry_is_rounded_up_and_never_down() {
+        let entry = |millis| Entry {
+            kind: EntryKind::Token,
+            key: DenialKey::token_id("a", "b"),
+            expires_at: Timestamp::from_millis(millis),
+        };
+        assert_eq!(entry(1_000).rounded().expires_at, Timestamp::from_millis(1_000));
+        assert_eq!(entry(1_001).rounded().expires_at, Timestamp::from_millis(2_000));
+        assert_eq!(entry(u64::MAX).rounded().expires_at, Timestamp::MAX);
     }
 }
