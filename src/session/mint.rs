@@ -73,13 +73,10 @@ impl Minter {
         record: &SessionRecord,
         now: Timestamp,
     ) -> Result<Tokens, SessionError> {
-        let opaque = |kind| {
-            let handle = self.handles.mint(kind, record.id, record.generation, now);
-            handle.map_err(|cause| SessionError::Mint(Box::new(cause)))
-        };
+        let opaque = |kind| self.handles.mint(kind, record.id, record.generation, now);
         if policy.strategy() == Strategy::Session {
             return Ok(Tokens {
-                access_token: opaque(HandleKind::Session)?,
+                access_token: opaque(HandleKind::Session),
                 access_expires_at: record.ends_at(),
                 refresh_token: None,
                 refresh_expires_at: None,
@@ -91,7 +88,7 @@ impl Minter {
         Ok(Tokens {
             access_token,
             access_expires_at,
-            refresh_token: renewed.then(|| opaque(HandleKind::Refresh)).transpose()?,
+            refresh_token: renewed.then(|| opaque(HandleKind::Refresh)),
             refresh_expires_at: renewed.then(|| record.ends_at()),
             refresh_after: renewed.then(|| access_expires_at.before(policy.renew_before()).max(now)),
         })
