@@ -90,7 +90,9 @@ pub enum StoreError {
 #[tonic::async_trait]
 pub trait RevocationLog: Send + Sync + 'static {
     /// Appends durably. An entry identical in kind, key, exception and instant that is already there is not added
-    /// again; the longer expiry wins.
+    /// again, unless the new one expires later: then it is added, and takes the other's place. An engine may answer
+    /// with, or replace, any entry of that kind, key and exception that hits as much for as long. Expiries are kept
+    /// [`Entry::rounded`].
     ///
     /// # Errors
     /// [`StoreError`]; then nothing was written, or it can't be known.

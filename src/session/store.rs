@@ -164,8 +164,8 @@ pub trait SessionStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<SessionRecord>, StoreError>;
 
-    /// Deletes at most `limit` records (and stamps and log entries) that were over by `now`; returns how many. Call it
-    /// again while it returns `limit`.
+    /// Deletes at most `limit` records (and stamps and log entries) that were over by `now` less two minutes of slack;
+    /// returns how many. `now` is [`crate::clock::Now::purging`]. Call it again while it returns `limit`.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -67,6 +67,16 @@ impl CutOff {
             && (self.except.is_none() || self.except != marks.session)
     }
 
+    /// Whether it reaches at least as late and lasts at least as long.
+    fn outdoes(&self, other: &Self) -> bool {
+        self.cutoff >= other.cutoff && self.expiry_secs >= other.expiry_secs
+    }
+
+    /// Whether it hits by itself all that `other` hits.
+    fn covers(&self, other: &Self) -> bool {
+        self.outdoes(other) && (self.except.is_none() || self.except == other.except)
+    }
+
     /// Later first; at one instant, the one that spares nobody.
     fn rank(&self) -> (Timestamp, bool) {
         (self.cutoff, self.except.is_none())
@@ -103,12 +113,20 @@ impl CutOffs {
         !self.merge(other)
     }
 
+    /// By one of the two, or by both together: they spare different sessions.
+    fn covers(&self, new: &CutOff) -> bool {
+        self.latest.covers(new)
+            || self
+                .other
+                .is_some_and(|other| other.covers(new) || (self.latest.outdoes(new) && other.outdoes(new)))
+    }
+
     fn take_in(&mut self, new: CutOff) {
-        let (latest, rest) = if new.rank() > self.latest.rank() {
-            (new, self.latest)
-        } else {
-            (self.latest, new)
-        };
+        if self.covers(&new) {
+            return;
+        }
+        let (latest, rest) =
+            if new.rank() > self.latest.rank() { (new, self.latest) } else { (self.latest, new) };
         let second = self.other.take();
         self.latest = latest;
         for earlier in second.into_iter().chain([rest]) {
@@ -127,7 +145,9 @@ impl CutOffs {
         };
         let dropped = if earlier.rank() > other.rank() { std::mem::replace(other, earlier) } else { earlier };
         raise(&mut other.expiry_secs, dropped.expiry_secs);
-        raise(&mut self.latest.expiry_secs, dropped.expiry_secs);
+        if other.except != dropped.except {
+            raise(&mut self.latest.expiry_secs, dropped.expiry_secs);
+        }
     }
 }
 

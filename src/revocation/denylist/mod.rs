@@ -13,8 +13,8 @@ pub use standing::{Reading, Standing};
 use crate::clock::{Now, Timestamp};
 use crate::revocation::entry::{DenialKey, Entry, EntryKind, expiry_from_secs};
 use crate::token::{Action, Reason, Revision};
-use standing::Progress;
 use held::{Claims, CutOff, CutOffs, Point, claims_entry, point_entry};
+use standing::Progress;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use table::{Held, NoRoom, Room, SHARDS, Seed, Table, live};
@@ -103,7 +103,6 @@ pub struct Denylist {
     progress: Progress,
     next_purged: AtomicUsize,
 }
-
 
 impl Denylist {
     /// An empty one, not loaded.
@@ -197,9 +196,9 @@ impl Denylist {
                 let one = CutOffs::new(key, CutOff { cutoff, except: None, expiry_secs });
                 self.issuers.any(seed, &key, |held| held.includes(&one))
             }
-            EntryKind::ClaimsBefore { version } => self
-                .claims
-                .any(seed, &key, |held| held.version >= version && held.expiry_secs >= expiry_secs),
+            EntryKind::ClaimsBefore { version } => {
+                self.claims.any(seed, &key, |held| held.version >= version && held.expiry_secs >= expiry_secs)
+            }
         }
     }
 

@@ -216,7 +216,8 @@ impl Feed {
         let begun_before = self.resyncs_begun.load(Ordering::SeqCst);
         let mut completed = self.resync_completed.subscribe();
         let mut position = self.denylist.watch();
-        let held = position.wait_for(|position| position.loaded().is_some()).await.map_err(|_| NotFresh)?.revision;
+        let held =
+            position.wait_for(|position| position.loaded().is_some()).await.map_err(|_| NotFresh)?.revision;
         let ours = held.map_or(0, |held| held.epoch);
         if held.is_some_and(|held| held.covers(&revision)) {
             return Ok(());

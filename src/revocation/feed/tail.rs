@@ -103,7 +103,11 @@ impl Feed {
         self.counter(cause).fetch_add(1, Ordering::Relaxed);
         let number = self.resyncs_begun.fetch_add(1, Ordering::SeqCst) + 1;
         let began = self.elapsed();
-        tracing::info!(cause = cause.as_str(), held = self.denylist.len(), "reading the whole revocation log again");
+        tracing::info!(
+            cause = cause.as_str(),
+            held = self.denylist.len(),
+            "reading the whole revocation log again"
+        );
 
         // What the log holds, to tell what it lacks. Twice the memory for as long as the resync takes.
         let logged = Denylist::new(self.denylist.settings());
@@ -129,7 +133,8 @@ impl Feed {
         tail.due = None;
         tail.last_read = self.elapsed();
         let took = tail.last_read.saturating_sub(began);
-        tail.resync_from = tail.last_read.saturating_add(self.settings.resync_gap.max(took.saturating_mul(10)));
+        tail.resync_from =
+            tail.last_read.saturating_add(self.settings.resync_gap.max(took.saturating_mul(10)));
         self.confirm(tail, reading, head);
         self.resync_completed.send_replace(number);
         Ok(Step::AtHead)
@@ -169,7 +174,10 @@ impl Feed {
         }
         if let Err(fault) = self.in_time(self.log.restore(lost)).await {
             self.counts.failures.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(error = &fault as &dyn std::error::Error, "the store can't be given what it lost yet");
+            tracing::warn!(
+                error = &fault as &dyn std::error::Error,
+                "the store can't be given what it lost yet"
+            );
             tail.owed_from = Some(self.elapsed().saturating_add(OWED_AGAIN_AFTER));
         } else {
             tracing::warn!(count, "gave back revocations that the store had lost");
@@ -281,5 +289,9 @@ fn advance(cursor: &mut Option<Revision>, page: &Page) -> Result<bool, Fault> {
 
 fn insert_all(denylist: &Denylist, entries: &[Entry]) -> Result<(), Full> {
     // All of them, even past one that does not fit: what fits is in force.
-    entries.iter().fold(Ok(()), |so_far, entry| denylist.insert(entry).and(so_far))
+    let mut result = Ok(());
+    for entry in entries {
+        result = denylist.insert(entry).and(result);
+    }
+    result
 }

@@ -56,6 +56,9 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+    /// A thread could not be started.
+    #[error("can't start a thread for the store")]
+    Thread(#[source] io::Error),
     /// No epoch could be drawn.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -143,7 +146,9 @@ impl Link {
         let there = FileId::of(&site.path).map_err(|error| StoreError::Unavailable(error.into()))?;
         if there != self.file {
             if site.adopted.lock().file != there && site.left_behind() {
-                return Err(StoreError::Unavailable("the file was replaced, but not its write-ahead log".into()));
+                return Err(StoreError::Unavailable(
+                    "the file was replaced, but not its write-ahead log".into(),
+                ));
             }
             let connection = connect(&site.path, site.busy_timeout)
                 .map_err(|error| StoreError::Unavailable(error.into()))?;
@@ -163,7 +168,12 @@ fn create_private(path: &Path) -> Result<(), OpenError> {
     // SQLite gives the files beside it the same mode.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if std::fs::metadata(path).is_ok_and(|about| about.mode() & 0o077 != 0) {
+                tracing::warn!(path = %path.display(), "others than its owner may read or write the store's file");
+            }
+            Ok(())
+        }
         Err(source) => Err(OpenError::File { path: path.to_owned(), source }),
     }
 }
@@ -228,7 +238,9 @@ fn migrate(
         change.execute_batch(migration).map_err(sqlite)?;
     }
     if done == 0 {
-        change.execute("INSERT INTO head (one, epoch, seq) VALUES (1, ?1, 0)", [draw_epoch()?]).map_err(sqlite)?;
+        change
+            .execute("INSERT INTO head (one, epoch, seq) VALUES (1, ?1, 0)", [draw_epoch()?])
+            .map_err(sqlite)?;
         change.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
     }
     let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);

@@ -7,7 +7,6 @@ use super::rows::same_failure;
 use crate::revocation::StoreError;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -146,11 +145,7 @@ fn next_batch(tasks: &Mutex<Receiver<Box<dyn Task>>>, most: usize) -> Option<Vec
     Some(std::iter::once(first).chain(tasks.try_iter().take(most - 1)).collect())
 }
 
-fn transact(
-    mode: Mode,
-    connection: &Connection,
-    batch: &mut [Box<dyn Task>],
-) -> Result<(), StoreError> {
+fn transact(mode: Mode, connection: &Connection, batch: &mut [Box<dyn Task>]) -> Result<(), StoreError> {
     let result = match mode {
         Mode::Write => write(connection, batch),
         Mode::Read => read(connection, batch),
@@ -192,10 +187,6 @@ fn unavailable(why: &'static str) -> StoreError {
 }
 
 /// Starts a thread under a name that tells what it does.
-pub(super) fn spawn(
-    name: &str,
-    run: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, OpenError> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-    thread.map_err(|source| OpenError::File { path: PathBuf::from(name), source })
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::Thread)
 }

@@ -1,6 +1,6 @@
 //! The revocation log in SQL. Every function runs inside the caller's transaction.
 
-use super::rows::{at, instant, optional_key, read_optional_key, signed, span, unsigned};
+use super::rows::{at, instant, optional_key, read_optional_key, signed, unsigned};
 use super::sessions;
 use crate::clock::Timestamp;
 use crate::revocation::entry::expiry_from_secs;
@@ -179,8 +179,7 @@ fn covering(file: &Connection, entry: &Entry) -> Result<Option<Appended>, StoreE
         "SELECT seq, kind, key, except_key, instant, expires FROM log WHERE key = ?1 AND kind = ?2 \
          AND except_key = ?3 AND instant >= ?4 AND expires >= ?5 ORDER BY seq LIMIT 1",
     )?;
-    let mut rows =
-        select.query(params![entry.key.to_bytes(), kind, except, instant, entry.expiry_secs()])?;
+    let mut rows = select.query(params![entry.key.to_bytes(), kind, except, instant, entry.expiry_secs()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let (seq, entry) = read_row(row)?;
     Ok(Some(Appended { entry, revision: Revision { epoch: head(file)?.epoch, seq } }))
@@ -237,12 +236,6 @@ pub(super) fn session_entry(key: DenialKey, absolute_end: Timestamp) -> Entry {
 }
 
 /// An entry that makes a session's older attributes stale.
-pub(super) fn claims_entry(
-    key: DenialKey,
-    version: u64,
-    token_life: Duration,
-    now: Timestamp,
-) -> Entry {
-    debug_assert!(span(token_life) > 0, "an entry that is dead at once makes nothing stale");
+pub(super) fn claims_entry(key: DenialKey, version: u64, token_life: Duration, now: Timestamp) -> Entry {
     Entry { kind: EntryKind::ClaimsBefore { version }, key, expires_at: now.after(token_life) }
 }

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
+        let odd_row = matches!(
+            error,
+            Error::FromSqlConversionFailure(..)
+                | Error::IntegralValueOutOfRange(..)
+                | Error::InvalidColumnType(..)
+                | Error::QueryReturnedNoRows
+        );
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
                 Self::NotWritable(error.into())
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt("the database file"),
-            Some(_) => Self::Unavailable(error.into()),
-            None => match error {
-                Error::FromSqlConversionFailure(..)
-                | Error::IntegralValueOutOfRange(..)
-                | Error::InvalidColumnType(..)
-                | Error::QueryReturnedNoRows => Self::Corrupt("a row"),
-                _ => Self::Unavailable(error.into()),
-            },
+            None if odd_row => Self::Corrupt("a row"),
+            Some(_) | None => Self::Unavailable(error.into()),
         }
     }
 }

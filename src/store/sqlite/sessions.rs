@@ -180,11 +180,7 @@ pub(super) fn end_of_subject(
 }
 
 /// Ends an issuer's sessions that were created at or before the cut-off.
-pub(super) fn end_of_issuer(
-    file: &Connection,
-    key: DenialKey,
-    cutoff: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) fn end_of_issuer(file: &Connection, key: DenialKey, cutoff: Timestamp) -> Result<(), StoreError> {
     let sql = "DELETE FROM session WHERE issuer_key = ?1 AND created_at <= ?2";
     file.prepare_cached(sql)?.execute(params![key.to_bytes(), at(cutoff)])?;
     Ok(())

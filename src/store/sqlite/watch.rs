@@ -55,12 +55,7 @@ impl Drop for Watch {
     }
 }
 
-fn poll(
-    mut link: Link,
-    every: Duration,
-    stopped: &Receiver<()>,
-    seen: &watch::Sender<Option<Revision>>,
-) {
+fn poll(mut link: Link, every: Duration, stopped: &Receiver<()>, seen: &watch::Sender<Option<Revision>>) {
     let mut last = None;
     while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
         // A failure is the readers' to report. The head is read anew once there is a file again.
