@@ -154,9 +154,9 @@ impl Metrics {
         self.refresh.get_or_create(&[("result", result)]).inc();
     }
 
-    /// Counts a refresh that found the store behind the presented generation.
-    pub fn refresh_fast_forward(&self) {
-        self.refresh_fast_forward.inc();
+    /// Sets how many refreshes found the store behind the presented generation. Their own room counts them.
+    pub fn set_refresh_fast_forwards(&self, count: u64) {
+        self.refresh_fast_forward.inner().store(count, Ordering::Relaxed);
     }
 
     /// Counts a revocation.
@@ -164,9 +164,9 @@ impl Metrics {
         self.revoke.get_or_create(&[("kind", kind)]).inc();
     }
 
-    /// Counts a full read of the revocation log.
-    pub fn feed_resync(&self, cause: &'static str) {
-        self.feed_resync.get_or_create(&[("cause", cause)]).inc();
+    /// Sets how many full reads of the revocation log there were for a cause. The feed counts them.
+    pub fn set_feed_resyncs(&self, cause: &'static str, count: u64) {
+        self.feed_resync.get_or_create(&[("cause", cause)]).inner().store(count, Ordering::Relaxed);
     }
 
     /// Counts a step of the wall clock.
@@ -174,11 +174,12 @@ impl Metrics {
         self.clock_step.get_or_create(&[("direction", direction)]).inc();
     }
 
-    /// Counts a fetch of a configured issuer's key set.
-    pub fn jwks_fetch(&self, issuer: &str, result: &'static str) {
-        self.jwks_fetch
-            .get_or_create(&vec![("issuer", issuer.to_owned()), ("result", result.to_owned())])
-            .inc();
+    /// Sets how many fetches of a configured issuer's key set were good and bad. The key ring counts them.
+    pub fn set_jwks_fetches(&self, issuer: &str, good: u64, bad: u64) {
+        for (result, count) in [("ok", good), ("failed", bad)] {
+            let labels = vec![("issuer", issuer.to_owned()), ("result", result.to_owned())];
+            self.jwks_fetch.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+        }
     }
 
     /// Sets how old a configured issuer's key set is; `None` when it was never read, which shows as infinity.

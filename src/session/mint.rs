@@ -45,8 +45,8 @@ impl fmt::Debug for Tokens {
 /// Makes tokens under one issuer's keys.
 pub(super) struct Minter {
     pub(super) issuer: Issuer,
-    pub(super) signing: Arc<SigningKeys>,
-    pub(super) handles: Arc<HandleKeys>,
+    pub(super) signing: Option<Arc<SigningKeys>>,
+    pub(super) handles: Option<Arc<HandleKeys>>,
 }
 
 impl Minter {
@@ -73,10 +73,13 @@ impl Minter {
         record: &SessionRecord,
         now: Timestamp,
     ) -> Result<Tokens, SessionError> {
-        let opaque = |kind| self.handles.mint(kind, record.id, record.generation, now);
+        let opaque = |kind| {
+            let handles = self.handles.as_ref().ok_or_else(no_keys)?;
+            Ok::<_, SessionError>(handles.mint(kind, record.id, record.generation, now))
+        };
         if policy.strategy() == Strategy::Session {
             return Ok(Tokens {
-                access_token: opaque(HandleKind::Session),
+                access_token: opaque(HandleKind::Session)?,
                 access_expires_at: record.ends_at(),
                 refresh_token: None,
                 refresh_expires_at: None,
@@ -88,7 +91,7 @@ impl Minter {
         Ok(Tokens {
             access_token,
             access_expires_at,
-            refresh_token: renewed.then(|| opaque(HandleKind::Refresh)),
+            refresh_token: renewed.then(|| opaque(HandleKind::Refresh)).transpose()?,
             refresh_expires_at: renewed.then(|| record.ends_at()),
             refresh_after: renewed.then(|| access_expires_at.before(policy.renew_before()).max(now)),
         })
@@ -113,10 +116,16 @@ impl Minter {
             validity,
         };
         let payload = serde_json::to_vec(&claims).map_err(|cause| SessionError::Mint(Box::new(cause)))?;
-        let token = self.signing.sign(now, &payload).map_err(|cause| SessionError::Mint(Box::new(cause)))?;
+        let signing = self.signing.as_ref().ok_or_else(no_keys)?;
+        let token = signing.sign(now, &payload).map_err(|cause| SessionError::Mint(Box::new(cause)))?;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(SessionError::TokenTooLarge);
         }
         Ok((token, validity.expires_at))
     }
+}
+
+/// Configuration sees to it that the keys a policy needs are there.
+fn no_keys() -> SessionError {
+    SessionError::Mint("the keys this policy's tokens need are not configured".into())
 }

@@ -55,7 +55,9 @@ impl Sessions {
     }
 
     fn open_refresh(&self, token: &str) -> Result<Handle, SessionError> {
-        let handle = self.minter.handles.open(token).map_err(|error| {
+        let handles = self.minter.handles.as_ref();
+        let handles = handles.ok_or(SessionError::denied(Reason::UnsupportedType))?;
+        let handle = handles.open(token).map_err(|error| {
             SessionError::denied(match error {
                 HandleError::Malformed => Reason::Malformed,
                 HandleError::UnknownKey => Reason::UnknownKey,

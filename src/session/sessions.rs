@@ -20,10 +20,10 @@ pub struct Foundation {
     pub store: Arc<dyn SessionStore>,
     /// What this sidecar knows to be revoked.
     pub denylist: Arc<Denylist>,
-    /// Signs access tokens.
-    pub signing: Arc<SigningKeys>,
-    /// Authenticates refresh and session tokens.
-    pub handles: Arc<HandleKeys>,
+    /// Signs access tokens; needed where a policy has JWTs.
+    pub signing: Option<Arc<SigningKeys>>,
+    /// Authenticates refresh and session tokens; needed where a policy has either.
+    pub handles: Option<Arc<HandleKeys>>,
     /// How sessions live.
     pub policies: Policies,
     /// `iss` of what we mint.
@@ -82,7 +82,7 @@ impl Sessions {
     /// such a token is enough to end the session.
     #[must_use]
     pub fn session_of(&self, token: &str) -> Option<SessionId> {
-        self.minter.handles.open(token).ok().map(|Handle { session, .. }| session)
+        self.minter.handles.as_ref()?.open(token).ok().map(|Handle { session, .. }| session)
     }
 
     /// What to append to the log to end a session of ours.

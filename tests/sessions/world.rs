@@ -67,8 +67,8 @@ impl World {
         let foundation = Foundation {
             store: store.clone(),
             denylist: Arc::clone(&denylist),
-            signing: Arc::clone(&signing),
-            handles: Arc::clone(&handles),
+            signing: Some(Arc::clone(&signing)),
+            handles: Some(Arc::clone(&handles)),
             policies: set(policies),
             issuer: ISSUER.into(),
             clock: clock.clone(),
