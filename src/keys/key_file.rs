@@ -18,6 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// A retiring key stays this much longer than the longest life of what it made, for clocks that differ.
 pub const RETIREMENT_SLACK: Duration = Duration::from_secs(300);
@@ -204,7 +205,7 @@ fn make(new: NewKey, created: Timestamp, signs_from: Timestamp) -> Result<Stored
         }
         NewKey::Handles => {
             let name: [u8; 16] = random_bytes()?;
-            let secret: [u8; 32] = random_bytes()?;
+            let secret = Zeroizing::new(random_bytes::<32>()?);
             (URL_SAFE_NO_PAD.encode(name), Algorithm::Hs256, Secret::new(secret.to_vec()))
         }
     };
