@@ -1,0 +1,218 @@
+//! Signed JWTs, in three types: [`Unverified`] says only which issuer and key to try; [`Signed`] passed a signature;
+//! [`Accepted`] passed the issuer's policy, too, and is all that leaves this room.
+
+use crate::clock::Timestamp;
+use crate::keys::{Algorithm, VerifyingKey};
+use crate::revocation::{DenialKey, Marks};
+use crate::token::Reason;
+use crate::verify::accepted::{Accepted, Kind};
+use crate::verify::claims::{instant, number, scopes, text, texts};
+use crate::verify::compact::Decoded;
+use crate::verify::header::Header;
+use crate::verify::json::{self, Object};
+use crate::verify::policy::IssuerPolicy;
+use crate::verify::refusal::Denied;
+use std::sync::Arc;
+
+/// A longer `jti`, session id or subject names nothing we would keep.
+const MAX_IDENTIFIER: usize = 1024;
+
+/// A token that is well formed. Nothing it says may be believed.
+#[derive(Debug)]
+pub struct Unverified<'d> {
+    decoded: &'d Decoded<'d>,
+    header: Header<'d>,
+    claims: Object<'d>,
+}
+
+impl<'d> Unverified<'d> {
+    /// Reads header and claims, strictly, once.
+    ///
+    /// # Errors
+    /// MALFORMED, UNSUPPORTED_ALGORITHM, UNSUPPORTED_TYPE; MISSING_CLAIM or INVALID_CLAIM for `iss`.
+    pub fn parse(decoded: &'d Decoded<'d>) -> Result<Self, Denied> {
+        let header = Header::parse(&decoded.header)?;
+        let claims = json::parse(&decoded.payload)
+            .map_err(|_| Denied::new(Reason::Malformed, "the claims are not one strict JSON object"))?;
+        Ok(Self { decoded, header, claims })
+    }
+
+    /// `iss`, to choose the keys by.
+    ///
+    /// # Errors
+    /// MISSING_CLAIM, INVALID_CLAIM.
+    pub fn issuer(&self) -> Result<&str, Denied> {
+        match self.claims.get("iss") {
+            None => Err(Denied::new(Reason::MissingClaim, "there is no iss")),
+            Some(value) => value.as_text().ok_or(Denied::new(Reason::InvalidClaim, "iss is not text")),
+        }
+    }
+
+    /// `kid`.
+    #[must_use]
+    pub fn key_id(&self) -> Option<&str> {
+        self.header.key_id.as_deref()
+    }
+
+    /// `alg`.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        self.header.algorithm
+    }
+
+    /// `alg` and `typ` against the issuer's policy, before any key is looked up.
+    ///
+    /// # Errors
+    /// UNSUPPORTED_ALGORITHM, UNSUPPORTED_TYPE.
+    pub fn check_header(&self, policy: &IssuerPolicy) -> Result<(), Denied> {
+        if !policy.allows(self.header.algorithm) {
+            return Err(Denied::new(Reason::UnsupportedAlgorithm, "alg is not allowed for this issuer"));
+        }
+        if !policy.allows_type(self.header.token_type.as_deref()) {
+            return Err(Denied::new(Reason::UnsupportedType, "typ is not accepted for this issuer"));
+        }
+        Ok(())
+    }
+
+    /// Checks the signature with a key of the issuer's.
+    ///
+    /// # Errors
+    /// UNSUPPORTED_ALGORITHM where the key is for another one, BAD_SIGNATURE.
+    pub fn check_signature(self, key: &VerifyingKey) -> Result<Signed<'d>, Denied> {
+        if key.algorithm() != self.header.algorithm {
+            return Err(Denied::new(Reason::UnsupportedAlgorithm, "alg is not the key's own"));
+        }
+        if key.verify(self.decoded.signing_input.as_bytes(), &self.decoded.signature) {
+            Ok(Signed { decoded: self.decoded, claims: self.claims })
+        } else {
+            Err(Denied::new(Reason::BadSignature, "the signature does not verify"))
+        }
+    }
+}
+
+/// A token whose signature is good. Whether it is accepted is the issuer's policy's to say.
+#[derive(Debug)]
+pub struct Signed<'d> {
+    decoded: &'d Decoded<'d>,
+    claims: Object<'d>,
+}
+
+impl Signed<'_> {
+    /// What denies this token, and until when: by `jti`, or without one by its signing input. `None` where it says no
+    /// usable expiry; such a token is never accepted.
+    #[must_use]
+    pub fn denial(&self, policy: &IssuerPolicy) -> Option<(DenialKey, Timestamp)> {
+        let expires_at = instant(self.claims.get("exp"), "").ok().flatten()?;
+        let token_id = text(self.claims.get("jti"), "").ok()?;
+        Some((self.token_key(policy, token_id.as_deref()), expires_at.after(policy.leeway())))
+    }
+
+    fn token_key(&self, policy: &IssuerPolicy, token_id: Option<&str>) -> DenialKey {
+        match token_id {
+            Some(id) => DenialKey::token_id(policy.issuer(), id),
+            None => DenialKey::signing_input(policy.issuer(), self.decoded.signing_input.as_bytes()),
+        }
+    }
+
+    /// Holds the claims against the issuer's policy: types, presence, audience, lifetime. `now` only bounds the
+    /// lifetime of a token without `iat`; whether it has expired is judged on every call.
+    ///
+    /// # Errors
+    /// MISSING_CLAIM, INVALID_CLAIM, WRONG_AUDIENCE.
+    pub fn judge(self, policy: &IssuerPolicy, now: Timestamp) -> Result<Accepted, Denied> {
+        let claims = &self.claims;
+        let paths = policy.paths();
+        let missing = |detail| Denied::new(Reason::MissingClaim, detail);
+        let subject = identifier(text(paths.subject.find(claims), "the subject is not text")?)?;
+        let subject = subject.ok_or(missing("there is no subject"))?;
+        let audiences = texts(claims.get("aud"), "aud is not text or an array of texts")?;
+        let audiences = audiences.ok_or(missing("there is no aud"))?;
+        if !policy.accepts_audience(&audiences) {
+            return Err(Denied::new(Reason::WrongAudience, "aud names none of the accepted audiences"));
+        }
+        let expires_at =
+            instant(claims.get("exp"), "exp is no NumericDate")?.ok_or(missing("there is no exp"))?;
+        let issued_at = instant(claims.get("iat"), "iat is no NumericDate")?;
+        let not_before = instant(claims.get("nbf"), "nbf is no NumericDate")?;
+        if expires_at.since(issued_at.unwrap_or(now)) > policy.max_lifetime() {
+            return Err(Denied::new(Reason::InvalidClaim, "it lives longer than this issuer's tokens may"));
+        }
+        if policy.required().iter().any(|name| claims.get(name).is_none()) {
+            return Err(missing("a claim this issuer's tokens must have is missing"));
+        }
+        let token_id = identifier(text(claims.get("jti"), "jti is not text")?)?;
+        let session_id = identifier(text(paths.session.find(claims), "the session is not text")?)?;
+        let client_id = match text(paths.client.find(claims), "the client is not text")? {
+            Some(client) => Some(client),
+            None => text(claims.get("azp"), "azp is not text")?,
+        };
+        let own = Own::read(claims, policy)?;
+        let logged_in_at = match (own.logged_in_at, &paths.login) {
+            (Some(at), _) => Some(at),
+            (None, Some(path)) => instant(path.find(claims), "the login instant is no NumericDate")?,
+            (None, None) => None,
+        };
+        let logged_in_at = match logged_in_at {
+            Some(at) => Some(at),
+            None => instant(claims.get("auth_time"), "auth_time is no NumericDate")?.or(issued_at),
+        };
+        let issuer = policy.issuer();
+        let marks = Marks {
+            issuer: DenialKey::issuer(issuer),
+            subject: DenialKey::subject(issuer, &subject),
+            token: Some(self.token_key(policy, token_id.as_deref())),
+            session: session_id.as_deref().map(|session| DenialKey::session(issuer, session)),
+            logged_in_at,
+            claims_version: own.claims_version,
+        };
+        Ok(Accepted {
+            issuer: Arc::clone(issuer),
+            subject,
+            audiences,
+            token_id,
+            session_id,
+            client_id,
+            scopes: scopes(paths.scopes.find(claims), "scopes are not text or an array of texts")?,
+            roles: texts(paths.roles.find(claims), "roles are not text or an array of texts")?
+                .unwrap_or_default(),
+            issued_at,
+            not_before,
+            expires_at,
+            claims_json: self.decoded.payload.clone(),
+            kind: Kind::Jwt,
+            refresh_after: Some(expires_at.before(policy.renew_before())),
+            policy: own.policy,
+            marks,
+        })
+    }
+}
+
+/// What only our own tokens say.
+#[derive(Default)]
+struct Own {
+    policy: Option<String>,
+    logged_in_at: Option<Timestamp>,
+    claims_version: Option<u64>,
+}
+
+impl Own {
+    fn read(claims: &Object<'_>, policy: &IssuerPolicy) -> Result<Self, Denied> {
+        if !policy.is_own() {
+            return Ok(Self::default());
+        }
+        Ok(Self {
+            policy: text(claims.get("pol"), "pol is not text")?,
+            logged_in_at: number(claims.get("sct"), "sct is no number")?.map(Timestamp::from_millis),
+            claims_version: number(claims.get("sav"), "sav is no number")?,
+        })
+    }
+}
+
+fn identifier(name: Option<String>) -> Result<Option<String>, Denied> {
+    match name {
+        Some(name) if name.len() > MAX_IDENTIFIER => {
+            Err(Denied::new(Reason::InvalidClaim, "an identifier is longer than 1024 bytes"))
+        }
+        name => Ok(name),
+    }
+}

@@ -1,0 +1,217 @@
+//! Verification: a credential and a caller's demands in, acceptance, denial or "can't tell" out.
+//!
+//! The steps, in order: size cap → digest → cache, and on a miss: strict parsing → the issuer's key by kid and
+//! algorithm → signature → issuer policy → cached. Then always, hit or miss: time, demands, denylist, freshness. Only
+//! where the freshness asked for needs it is anything awaited; from memory an answer never waits.
+
+pub mod accepted;
+mod cache;
+pub mod claims;
+pub mod compact;
+pub mod freshness;
+pub mod header;
+pub mod json;
+pub mod jwt;
+pub mod policy;
+pub mod refusal;
+pub mod session_token;
+mod verifier;
+
+pub use accepted::{Accepted, Kind};
+pub use cache::Settings as CacheSettings;
+pub use freshness::{Consistency, Freshness};
+pub use policy::IssuerPolicy;
+pub use refusal::Refusal;
+pub use session_token::{LiveSession, Reading, SessionReader, SessionState};
+
+use crate::clock::{Clock, Timestamp};
+use crate::keys::{HandleKeys, KeyRing};
+use crate::ops::metrics::{Metrics, VerifyOk};
+use crate::revocation::{Denylist, Draft, Feed};
+use crate::token::{Issuer, TokenDigest};
+use bytes::Bytes;
+use cache::AcceptanceCache;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// What a caller demands of a credential.
+#[derive(Clone, Copy, Debug)]
+pub struct Demands<'a> {
+    /// Any of these; empty: the issuer's configured audiences alone.
+    pub audiences: &'a [String],
+    /// All of these.
+    pub scopes: &'a [String],
+    /// How fresh the answer must be.
+    pub consistency: Consistency,
+    /// How long it may take.
+    pub deadline: Duration,
+}
+
+/// Waiting for a revision ends after this even if the caller has more time.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// When to try again where nothing better is known.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A cached acceptance.
+    Cache,
+    /// A signature checked on this call.
+    Signature,
+    /// The session's record, read on this call.
+    Store,
+}
+
+impl Source {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Cache, "cache"), (Self::Signature, "signature"), (Self::Store, "store")];
+}
+
+/// An issuer as this sidecar judges it.
+#[derive(Debug)]
+pub struct IssuerSettings {
+    /// What its tokens must be.
+    pub policy: IssuerPolicy,
+    /// The keys its JWTs verify under; `None` where it has none, only session tokens.
+    pub ring: Option<Arc<KeyRing>>,
+    /// How fresh answers about them must be; for our own tokens where they name no policy known here.
+    pub freshness: Freshness,
+    /// Our own tokens name their policy.
+    pub by_policy: HashMap<String, Freshness>,
+    /// How long anything of this issuer can live.
+    pub longest_life: Duration,
+}
+
+/// Session tokens as this sidecar judges them.
+#[derive(Debug)]
+pub struct SessionTokenSettings {
+    /// The keys they are authenticated by.
+    pub handles: Arc<HandleKeys>,
+    /// Where sessions are read.
+    pub reader: Arc<dyn SessionReader>,
+    /// Our own issuer; one of the issuers.
+    pub issuer: Issuer,
+}
+
+/// What a verifier is built from.
+pub struct Parts {
+    /// Each issuer once.
+    pub issuers: Vec<IssuerSettings>,
+    /// Where sessions of our own are read for a fully consistent answer, and session tokens judged.
+    pub session_tokens: Option<SessionTokenSettings>,
+    /// Where sessions of our own JWTs are read, also where no session tokens are judged.
+    pub sessions: Option<Arc<dyn SessionReader>>,
+    /// What was taken back.
+    pub denylist: Arc<Denylist>,
+    /// Who brings the denylist up to date.
+    pub feed: Arc<Feed>,
+    /// What time it is.
+    pub clock: Clock,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// How much is cached.
+    pub cache: CacheSettings,
+    /// A larger credential is refused unread.
+    pub max_token_bytes: usize,
+}
+
+impl IssuerSettings {
+    /// What acceptances of its JWTs are bound to; 0 where no key can be used.
+    fn generation(&self) -> u64 {
+        self.ring.as_ref().map_or(0, |ring| ring.generation())
+    }
+}
+
+struct IssuerEntry {
+    settings: IssuerSettings,
+    place: usize,
+    counted: [VerifyOk; 3],
+}
+
+/// How long a session's record, once read, answers from memory.
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    /// When it was asked for, by the clock that never steps.
+    at: Duration,
+    /// From here on its activity has to be written again.
+    touch_at: Timestamp,
+}
+
+/// An accepted credential as it is kept: what it says, and under what it was accepted.
+pub struct Acceptance {
+    accepted: Accepted,
+    pub(in crate::verify) digest: TokenDigest,
+    issuer: Arc<IssuerEntry>,
+    generation: u64,
+    freshness: Freshness,
+    /// For a session token: what its record's reading was worth.
+    read: Option<Read>,
+    wire: OnceLock<Bytes>,
+}
+
+impl Acceptance {
+    /// A place for the edge to keep its encoding: made once, at the first answer.
+    pub fn wire(&self, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
+        self.wire.get_or_init(|| encode(self))
+    }
+}
+
+impl Deref for Acceptance {
+    type Target = Accepted;
+
+    fn deref(&self) -> &Accepted {
+        &self.accepted
+    }
+}
+
+impl std::fmt::Debug for Acceptance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acceptance(…)")
+    }
+}
+
+/// Accepted, and what the answer stands on.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// What the credential says.
+    pub acceptance: Arc<Acceptance>,
+    /// The position in the revocation log.
+    pub revision: crate::token::Revision,
+    /// How long ago that was confirmed.
+    pub staleness: Duration,
+    /// Staler than the policy calls fresh.
+    pub stale: bool,
+    /// Where the answer came from.
+    pub source: Source,
+}
+
+/// What the holder of a token may take back.
+#[derive(Clone, Debug)]
+pub enum Possession {
+    /// A good signature, expired or not: this.
+    Proven(Draft),
+    /// No good signature: nothing.
+    Nothing,
+}
+
+/// Judges credentials.
+pub struct Verifier {
+    issuers: HashMap<Issuer, Arc<IssuerEntry>>,
+    session_tokens: Option<SessionTokenSettings>,
+    sessions: Option<Arc<dyn SessionReader>>,
+    cache: AcceptanceCache,
+    denylist: Arc<Denylist>,
+    feed: Arc<Feed>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    max_token_bytes: usize,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").field("issuers", &self.issuers.keys()).finish_non_exhaustive()
+    }
+}

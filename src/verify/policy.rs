@@ -1,0 +1,164 @@
+//! What an issuer's tokens must be. Every field is settled when the sidecar starts.
+
+use crate::keys::Algorithm;
+use crate::token::Issuer;
+use crate::verify::claims::ClaimPath;
+use crate::verify::header::same_type;
+use std::time::Duration;
+
+/// The largest leeway: more would make a short life long.
+pub const MAX_LEEWAY: Duration = Duration::from_secs(60);
+
+/// Where an issuer keeps what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimPaths {
+    /// Whose it is.
+    pub subject: ClaimPath,
+    /// The session it belongs to.
+    pub session: ClaimPath,
+    /// The client it was made for; failing that `azp`.
+    pub client: ClaimPath,
+    /// Roles: text or an array of texts.
+    pub roles: ClaimPath,
+    /// Scopes: text separated by spaces, or an array of texts.
+    pub scopes: ClaimPath,
+    /// The instant of the login, as a NumericDate. Without it `auth_time` counts, and failing that `iat`.
+    pub login: Option<ClaimPath>,
+}
+
+impl Default for ClaimPaths {
+    fn default() -> Self {
+        Self {
+            subject: ClaimPath::member("sub"),
+            session: ClaimPath::member("sid"),
+            client: ClaimPath::member("client_id"),
+            roles: ClaimPath::member("roles"),
+            scopes: ClaimPath::member("scope"),
+            login: None,
+        }
+    }
+}
+
+/// What is configured for an issuer.
+#[derive(Clone, Debug)]
+pub struct PolicySettings {
+    /// `iss`, to the letter.
+    pub issuer: Issuer,
+    /// The algorithms its tokens may be signed with.
+    pub algorithms: Vec<Algorithm>,
+    /// A token must name one of these in `aud`.
+    pub audiences: Vec<String>,
+    /// The `typ` values accepted; empty accepts any.
+    pub types: Vec<String>,
+    /// Whether a token without `typ` is accepted where `types` are set.
+    pub allow_missing_type: bool,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+    /// A token that lives longer, from `iat` to `exp`, is refused; without `iat`, from now.
+    pub max_lifetime: Duration,
+    /// Claims that must be there, beside `iss`, `aud`, `exp` and the subject.
+    pub required: Vec<String>,
+    /// Where an issuer keeps what it says.
+    pub paths: ClaimPaths,
+    /// How long before expiry a client should renew.
+    pub renew_before: Duration,
+    /// Our own tokens: they also name their policy, login instant and attribute version.
+    pub own: bool,
+}
+
+/// Why settings are no policy.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// Nothing could be signed.
+    #[error("name at least one algorithm")]
+    NoAlgorithm,
+    /// A token meant for nobody in particular is meant for an attacker, too.
+    #[error("name at least one audience that these tokens are meant for")]
+    NoAudience,
+    /// Too large.
+    #[error("use a leeway of at most 60s")]
+    Leeway,
+    /// None at all.
+    #[error("use a longest lifetime above zero")]
+    Lifetime,
+}
+
+/// What an issuer's tokens must be.
+#[derive(Clone, Debug)]
+pub struct IssuerPolicy(PolicySettings);
+
+impl IssuerPolicy {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub fn new(settings: PolicySettings) -> Result<Self, PolicyError> {
+        if settings.algorithms.is_empty() {
+            return Err(PolicyError::NoAlgorithm);
+        }
+        if settings.audiences.is_empty() {
+            return Err(PolicyError::NoAudience);
+        }
+        if settings.leeway > MAX_LEEWAY {
+            return Err(PolicyError::Leeway);
+        }
+        if settings.max_lifetime.is_zero() {
+            return Err(PolicyError::Lifetime);
+        }
+        Ok(Self(settings))
+    }
+
+    /// `iss`.
+    #[must_use]
+    pub fn issuer(&self) -> &Issuer {
+        &self.0.issuer
+    }
+
+    /// How far clocks may differ.
+    #[must_use]
+    pub fn leeway(&self) -> Duration {
+        self.0.leeway
+    }
+
+    /// How long a token may live.
+    #[must_use]
+    pub fn max_lifetime(&self) -> Duration {
+        self.0.max_lifetime
+    }
+
+    /// Whether these are our own tokens.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.0.own
+    }
+
+    /// How long before expiry a client should renew.
+    #[must_use]
+    pub fn renew_before(&self) -> Duration {
+        self.0.renew_before
+    }
+
+    pub(super) fn allows(&self, algorithm: Algorithm) -> bool {
+        self.0.algorithms.contains(&algorithm)
+    }
+
+    pub(super) fn allows_type(&self, token_type: Option<&str>) -> bool {
+        match token_type {
+            _ if self.0.types.is_empty() => true,
+            None => self.0.allow_missing_type,
+            Some(name) => self.0.types.iter().any(|allowed| same_type(allowed, name)),
+        }
+    }
+
+    pub(super) fn accepts_audience(&self, audiences: &[String]) -> bool {
+        audiences.iter().any(|audience| self.0.audiences.contains(audience))
+    }
+
+    pub(super) fn required(&self) -> &[String] {
+        &self.0.required
+    }
+
+    pub(super) fn paths(&self) -> &ClaimPaths {
+        &self.0.paths
+    }
+}
