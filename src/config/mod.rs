@@ -104,6 +104,20 @@ pub enum LogLevel {
     Trace,
 }
 
+impl LogLevel {
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
 impl Config {
     /// A fault at the setting of this path, or at the nearest section around it that was written: how rooms' faults
     /// get their line and column.

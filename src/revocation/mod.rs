@@ -9,6 +9,6 @@ pub mod revoker;
 
 pub use denylist::{Denial, Denylist, Full, Marks, Standing};
 pub use entry::{DenialKey, Entry, EntryKind};
-pub use feed::{Feed, NotFresh};
+pub use feed::{Feed, NotFresh, ResyncCause};
 pub use log::{Appended, Draft, Page, RevocationLog, StoreError};
 pub use revoker::Revoker;

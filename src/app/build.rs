@@ -1,0 +1,383 @@
+//! From the configuration to built rooms.
+
+use crate::app::reader::SessionsForVerify;
+use crate::app::reload::Reload;
+use crate::app::rooms::{OwnRooms, build_callers, build_issuers, build_own, build_tls, chain, group_id};
+use crate::app::sample::Sample;
+use crate::app::{App, Background, Drain, RunSettings};
+use crate::clock::Clock;
+use crate::config::{self, Config, Faults};
+use crate::grpc::callers::Callers;
+use crate::grpc::listener::Listener;
+use crate::grpc::tls::TlsSource;
+use crate::grpc::{self, Api, Rpc, serve};
+use crate::keys::KeyRing;
+use crate::ops::{Health, Limits, Metrics, OpsState, Readiness};
+use crate::revocation::{Denylist, Feed, RevocationLog, Revoker, denylist, feed};
+use crate::session::{Foundation, Reader, SessionStore, Sessions};
+use crate::store::sqlite::{self, SqliteStore};
+use crate::verify::{self, CacheSettings, IssuerSettings, SessionReader, SessionTokenSettings, Verifier};
+use arc_swap::ArcSwap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration can't work; each fault has its place.
+    #[error("{0}")]
+    Configuration(Faults),
+    /// The store can't be opened.
+    #[error("the store can't be opened")]
+    Store(#[source] sqlite::OpenError),
+    /// A listener can't be bound.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Rooms built and joined, before anything is bound. Also how benches and tests reach single rooms.
+pub struct Assembly {
+    config: Config,
+    clock: Clock,
+    background: Background,
+    parts: Arc<grpc::Parts>,
+    feed: Arc<Feed>,
+    rings: Vec<Arc<KeyRing>>,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    ended: CancellationToken,
+    tls: Option<Arc<TlsSource>>,
+}
+
+impl std::fmt::Debug for Assembly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Assembly(…)")
+    }
+}
+
+impl Assembly {
+    /// Builds every room. Reads key files and opens the store, and so blocks for a moment.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn new(config: Config, clock: Clock) -> Result<Self, StartError> {
+        config.check_files().map_err(StartError::Configuration)?;
+        let mut background = Background::default();
+        let mut faults = Vec::new();
+        let own = build_own(&config, &mut faults);
+        let issuers = build_issuers(&config, own.as_ref(), &clock, &mut faults);
+        let tls = build_tls(&config, &mut faults);
+        let callers = Callers::new(build_callers(&config, &mut faults));
+        let issuers = Faults::new(faults).unless(issuers).map_err(StartError::Configuration)?;
+
+        let config::Store::Sqlite(path) = &config.store;
+        let store = SqliteStore::open(path, sqlite::Settings::default()).map_err(StartError::Store)?;
+        let store = Arc::new(store);
+        tracing::info!(store = "sqlite", path = %path.display(), "the store is open; pods on other machines don't share it");
+
+        let metrics = Arc::new(Metrics::new());
+        let readiness = Readiness::new();
+        let ended = CancellationToken::new();
+        let denylist = Arc::new(Denylist::new(denylist::Settings {
+            max_entries: config.denylist_entries,
+            ..denylist::Settings::default()
+        }));
+        let log: Arc<dyn RevocationLog> = Arc::clone(&store) as _;
+        let bound = issuers.iter().flat_map(bounds).min().unwrap_or(Duration::from_secs(30));
+        let feed = Arc::new(Feed::new(
+            Arc::clone(&log),
+            Arc::clone(&denylist),
+            clock.clone(),
+            feed::Settings {
+                confirm_every: (bound / 3).min(Duration::from_secs(1)),
+                settle: bound / 2,
+                ..feed::Settings::default()
+            },
+        ));
+        let rings: Vec<_> = issuers.iter().filter_map(|issuer| issuer.ring.clone()).collect();
+        let sessions_store: Arc<dyn SessionStore> = store;
+        let sessions = build_sessions(&config, own.as_ref(), &sessions_store, &denylist, &clock);
+        let reader = config.own.as_ref().zip(own.as_ref()).map(|(settings, own)| {
+            let issuer = Arc::clone(&settings.issuer);
+            let policies = own.policies.clone();
+            let reader =
+                Reader { store: Arc::clone(&sessions_store), policies, issuer, clock: clock.clone() };
+            Arc::new(SessionsForVerify(reader)) as Arc<dyn SessionReader>
+        });
+        let verifier = Verifier::new(verify::Parts {
+            issuers,
+            session_tokens: session_tokens(&config, own.as_ref(), reader.clone()),
+            sessions: reader,
+            denylist: Arc::clone(&denylist),
+            feed: Arc::clone(&feed),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            cache: CacheSettings { max_entries: usize::try_from(config.cache_entries).unwrap_or(usize::MAX) },
+            max_token_bytes: config.api.max_token_bytes,
+        });
+        let parts = Arc::new(grpc::Parts {
+            verifier: Arc::new(verifier),
+            sessions: sessions.clone(),
+            revoker: Arc::new(Revoker::new(log, Arc::clone(&denylist))),
+            denylist,
+            signing: own.as_ref().and_then(|own| own.signing.clone()),
+            handles: own.as_ref().and_then(|own| own.handles.clone()),
+            own_issuer: config.own.as_ref().map(|own| Arc::clone(&own.issuer)),
+            callers: Arc::new(ArcSwap::from_pointee(callers)),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            draining: ended.clone(),
+            settings: edge_settings(&config),
+        });
+        background_of_rooms(&mut background, own, sessions, &rings, &feed);
+        Ok(Self { config, clock, background, parts, feed, rings, metrics, readiness, ended, tls })
+    }
+
+    /// Every right to every caller, under this name. For development.
+    #[must_use]
+    pub fn danger_allow_everyone(self, name: &str) -> Self {
+        self.parts.callers.store(Arc::new(Callers::danger_everyone(name)));
+        self
+    }
+
+    /// Finds everything that [`Self::new`] would refuse, without touching the store.
+    ///
+    /// # Errors
+    /// One fault for each.
+    pub fn check(config: &Config, clock: &Clock) -> Result<(), Faults> {
+        config.check_files()?;
+        let mut faults = Vec::new();
+        let own = build_own(config, &mut faults);
+        build_issuers(config, own.as_ref(), clock, &mut faults);
+        build_tls(config, &mut faults);
+        build_callers(config, &mut faults);
+        Faults::new(faults).unless(())
+    }
+
+    /// The rooms a call can reach.
+    #[must_use]
+    pub fn parts(&self) -> &Arc<grpc::Parts> {
+        &self.parts
+    }
+
+    /// Binds the listeners.
+    ///
+    /// # Errors
+    /// [`StartError::Listen`].
+    pub async fn bind(mut self) -> Result<App, StartError> {
+        let mut listeners = Vec::new();
+        if let Some(address) = self.config.api.tcp {
+            listeners.push(listening(Listener::tcp(address).await, address)?);
+        }
+        if let Some(socket) = &self.config.api.unix {
+            let address = format!("unix:{}", socket.path.display());
+            let group = socket.group.as_ref().map(group_id).transpose();
+            let bound = group.and_then(|group| Listener::unix(&socket.path, group));
+            listeners.push(listening(bound, address)?);
+        }
+        let ops_listener =
+            listening(TcpListener::bind(self.config.ops.address).await, self.config.ops.address)?;
+        let ops_address = listening(ops_listener.local_addr(), self.config.ops.address)?;
+
+        self.open_gates_when_reached();
+        let reload = Reload::new(&self.config, Arc::clone(&self.parts.callers), self.tls.clone());
+        self.background.add(move |cancel| reload.run(cancel));
+        let sample = Arc::new(Sample::new(&self.parts, &self.feed, &self.rings, self.clock.clone()));
+        let stepping = Arc::clone(&sample);
+        let metrics = Arc::clone(&self.metrics);
+        self.background.add(move |cancel| async move { stepping.watch_clock(&metrics, cancel).await });
+
+        let served = served_names(&self.config);
+        let health = Health::new(self.readiness.clone(), served, self.ended.clone());
+        let signing = self.parts.signing.clone();
+        let ops = OpsState {
+            health: health.clone(),
+            metrics: Arc::clone(&self.metrics),
+            jwks: Arc::new(move || signing.as_ref().map(|signing| signing.public_jwks())),
+            before_render: Arc::new(move |metrics| sample.take(metrics)),
+            limits: Limits::default(),
+        };
+        let api = Api::new(Arc::clone(&self.parts), rest(&health, self.config.api.reflection));
+        let drain = &self.config.drain;
+        Ok(App {
+            background: self.background,
+            api,
+            ops,
+            listeners,
+            ops_listener,
+            ops_address,
+            settings: RunSettings {
+                workers: self.config.api.workers,
+                connections: serve::Settings {
+                    max_connections: self.config.api.max_connections,
+                    max_streams_per_connection: self.config.api.max_streams_per_connection,
+                    max_connection_age: self.config.api.max_connection_age,
+                    ..serve::Settings::default()
+                },
+                tls: self.tls,
+                drain: Drain { grace: drain.grace, deadline: drain.deadline.saturating_sub(drain.grace) },
+            },
+            readiness: self.readiness,
+            ended: self.ended,
+        })
+    }
+
+    /// Ready once the first denylist snapshot is complete and every issuer marked required has keys. File keys are
+    /// there already: without them it would not have been built.
+    fn open_gates_when_reached(&mut self) {
+        let denylist = self.readiness.gate("denylist");
+        let required = self
+            .rings
+            .iter()
+            .filter(|ring| ring.settings().required)
+            .map(|ring| (self.readiness.gate(format!("keys of {}", ring.issuer())), Arc::clone(ring)));
+        let required: Vec<_> = required.collect();
+        let (held, clock) = (Arc::clone(&self.parts.denylist), self.clock.clone());
+        self.background.add(move |_| async move {
+            until(|| held.standing(&clock.now()).loaded).await;
+            denylist.open();
+        });
+        for (gate, ring) in required {
+            self.background.add(move |_| async move {
+                until(|| ring.generation() != 0).await;
+                gate.open();
+            });
+        }
+    }
+}
+
+/// The error with everything that led to it, for people.
+#[must_use]
+pub fn explain(error: &StartError) -> String {
+    match error {
+        StartError::Configuration(faults) => format!("the configuration can't work\n{faults}"),
+        StartError::Store(_) | StartError::Listen { .. } => chain(error),
+    }
+}
+
+/// Waits for something that comes soon after the start, or hardly ever.
+async fn until(reached: impl Fn() -> bool) {
+    while !reached() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn listening<T>(bound: io::Result<T>, address: impl ToString) -> Result<T, StartError> {
+    bound.map_err(|source| StartError::Listen { address: address.to_string(), source })
+}
+
+fn bounds(issuer: &IssuerSettings) -> impl Iterator<Item = Duration> + '_ {
+    issuer.by_policy.values().map(|freshness| freshness.bound).chain([issuer.freshness.bound])
+}
+
+fn edge_settings(config: &Config) -> grpc::Settings {
+    let served = config.api.serve.iter().map(|rpc| match rpc {
+        config::Rpc::Verify => Rpc::Verify,
+        config::Rpc::Refresh => Rpc::Refresh,
+        config::Rpc::Revoke => Rpc::Revoke,
+        config::Rpc::Sessions => Rpc::Sessions,
+        config::Rpc::Jwks => Rpc::Jwks,
+    });
+    grpc::Settings {
+        served: served.collect(),
+        max_in_flight: config.api.max_in_flight.div_ceil(config.api.workers.max(1)),
+        deadline: config.api.default_deadline,
+        max_waiting_per_stream: 64,
+    }
+}
+
+/// The full names of the services served, for health.
+fn served_names(config: &Config) -> Vec<&'static str> {
+    let serves = |rpcs: &[config::Rpc]| rpcs.iter().any(|rpc| config.api.serve.contains(rpc));
+    let mut names = Vec::new();
+    if serves(&[config::Rpc::Verify, config::Rpc::Refresh, config::Rpc::Revoke]) {
+        names.push("countersign.v1.TokenService");
+    }
+    if serves(&[config::Rpc::Sessions]) {
+        names.push("countersign.v1.SessionService");
+    }
+    if serves(&[config::Rpc::Jwks]) {
+        names.push("countersign.v1.KeyService");
+    }
+    names
+}
+
+/// What is not ours: health, and the protos for whoever asks. Python's and older Go clients still ask in v1alpha.
+fn rest(health: &Health, reflection: bool) -> Routes {
+    let mut rest = Routes::new(health.server());
+    if reflection {
+        let builder = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(grpc::v1::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        if let (Ok(v1), Ok(v1alpha)) = (builder().build_v1(), builder().build_v1alpha()) {
+            rest = rest.add_service(v1).add_service(v1alpha);
+        }
+    }
+    rest
+}
+
+fn background_of_rooms(
+    background: &mut Background,
+    own: Option<OwnRooms>,
+    sessions: Option<Arc<Sessions>>,
+    rings: &[Arc<KeyRing>],
+    feed: &Arc<Feed>,
+) {
+    let feed = Arc::clone(feed);
+    background.add(move |cancel| feed.run(cancel));
+    for ring in rings {
+        let ring = Arc::clone(ring);
+        background.add(move |cancel| ring.run(cancel));
+    }
+    let (signing, handles) = own.map(|own| (own.signing, own.handles)).unwrap_or_default();
+    if let Some(signing) = signing {
+        background.add(move |cancel| signing.run(cancel));
+    }
+    if let Some(handles) = handles {
+        background.add(move |cancel| handles.run(cancel));
+    }
+    if let Some(sessions) = sessions {
+        background.add(move |cancel| sessions.run(cancel));
+    }
+}
+
+fn build_sessions(
+    config: &Config,
+    own: Option<&OwnRooms>,
+    store: &Arc<dyn SessionStore>,
+    denylist: &Arc<Denylist>,
+    clock: &Clock,
+) -> Option<Arc<Sessions>> {
+    let served =
+        [config::Rpc::Refresh, config::Rpc::Sessions].iter().any(|rpc| config.api.serve.contains(rpc));
+    let own = own.filter(|_| served)?;
+    Some(Arc::new(Sessions::new(Foundation {
+        store: Arc::clone(store),
+        denylist: Arc::clone(denylist),
+        signing: own.signing.clone(),
+        handles: own.handles.clone(),
+        policies: own.policies.clone(),
+        issuer: config.own.as_ref().map(|own| Arc::clone(&own.issuer))?,
+        clock: clock.clone(),
+    })))
+}
+
+fn session_tokens(
+    config: &Config,
+    own: Option<&OwnRooms>,
+    reader: Option<Arc<dyn SessionReader>>,
+) -> Option<SessionTokenSettings> {
+    let issuer = config.own.as_ref().map(|own| Arc::clone(&own.issuer))?;
+    Some(SessionTokenSettings { handles: own?.handles.clone()?, reader: reader?, issuer })
+}

@@ -1,0 +1,23 @@
+//! The edge: gRPC in, rooms below, gRPC out. One file per service; `status` is the one table from outcomes to the wire.
+
+pub mod callers;
+pub mod codec;
+mod key;
+pub mod limits;
+pub mod listener;
+mod router;
+pub mod serve;
+mod session;
+pub mod status;
+pub mod tls;
+mod token;
+pub mod v1;
+mod wire;
+
+pub use router::{Api, Parts, Rpc, Settings};
+
+/// An instant as protobuf has it.
+fn timestamp(at: crate::clock::Timestamp) -> prost_types::Timestamp {
+    let nanos = i32::try_from(at.as_millis() % 1000 * 1_000_000).unwrap_or(0);
+    prost_types::Timestamp { seconds: i64::try_from(at.as_secs()).unwrap_or(i64::MAX), nanos }
+}

@@ -1,0 +1,233 @@
+//! Serving connections: one thread accepts and deals them out; each worker thread runs its own single-threaded runtime
+//! and keeps a connection for life, so that a call never crosses threads.
+//!
+//! Everything a peer can make grow is bounded here: connections, streams, header sizes, resets, the time to say hello,
+//! a connection's age.
+
+use crate::grpc::callers::Peer;
+use crate::grpc::listener::{Accepted, Listener};
+use crate::grpc::tls::TlsSource;
+use crate::grpc::wire::Wire;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+
+/// Bounds on connections.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Over all workers; one more is closed as soon as it is accepted.
+    pub max_connections: usize,
+    /// Calls under way on one connection.
+    pub max_streams_per_connection: u32,
+    /// Until TLS and the HTTP/2 preface are done.
+    pub handshake_timeout: Duration,
+    /// After it, give or take a tenth, a connection is asked to go away and come back.
+    pub max_connection_age: Duration,
+    /// How often a silent peer is pinged; unanswered for as long again, it is gone.
+    pub keepalive: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_streams_per_connection: 256,
+            handshake_timeout: Duration::from_secs(5),
+            max_connection_age: Duration::from_secs(1800),
+            keepalive: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Header lists larger than this are refused. A forwarded token travels in a message, not in a header.
+const MAX_HEADER_LIST: u32 = 16 * 1024;
+/// Streams reset before they were served, and by us for errors: hyper's own defaults, said aloud because a flood of
+/// either is an attack and an unset limit is none.
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_LOCAL_RESETS: usize = 1024;
+/// How long a connection past its age may finish its calls.
+const AGE_GRACE: Duration = Duration::from_secs(30);
+/// How long to wait after the system refused to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+pub struct Dealt {
+    connection: Accepted,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What answers the calls of a connection.
+pub trait Answer: Clone + Send + Sync + 'static {
+    /// Answers one call.
+    fn answer(
+        &self,
+        peer: Arc<Peer>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Accepts until cancelled and deals connections to the workers in turn.
+pub async fn accept(
+    listener: Listener,
+    places: Arc<Semaphore>,
+    workers: Vec<mpsc::Sender<Dealt>>,
+    cancel: CancellationToken,
+) {
+    let mut turn = workers.iter().cycle();
+    loop {
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let connection = match accepted {
+            Ok(connection) => connection,
+            Err(error) if is_the_peer_s(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "can't accept connections for the moment");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::debug!("a connection over the limit was closed");
+            continue;
+        };
+        let Some(worker) = turn.next() else { return };
+        if worker.send(Dealt { connection, _place: place }).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn is_the_peer_s(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+/// Serves the connections dealt to one worker, until cancelled and then until they are done. The caller bounds the
+/// latter.
+pub async fn work<A: Answer>(
+    mut dealt: mpsc::Receiver<Dealt>,
+    answer: A,
+    tls: Option<Arc<TlsSource>>,
+    settings: Settings,
+    cancel: CancellationToken,
+) {
+    let connections = TaskTracker::new();
+    loop {
+        let next = tokio::select! {
+            () = cancel.cancelled() => break,
+            next = dealt.recv() => next,
+        };
+        let Some(Dealt { connection, _place: place }) = next else { break };
+        let (answer, tls, settings, cancel) = (answer.clone(), tls.clone(), settings.clone(), cancel.clone());
+        connections.spawn(async move {
+            if let Err(error) = greet(connection, answer, tls, &settings, cancel).await {
+                tracing::debug!(%error, "a connection ended");
+            }
+            drop(place);
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// Ties the connection to this runtime and brings it to where HTTP/2 begins.
+async fn greet<A: Answer>(
+    connection: Accepted,
+    answer: A,
+    tls: Option<Arc<TlsSource>>,
+    settings: &Settings,
+    cancel: CancellationToken,
+) -> io::Result<()> {
+    let patience = settings.handshake_timeout;
+    let hurry = |_| io::Error::new(io::ErrorKind::TimedOut, "the peer did not say hello in time");
+    match connection {
+        Accepted::Tcp(stream) => {
+            let stream = tokio::net::TcpStream::from_std(stream)?;
+            match tls {
+                None => {
+                    let wire =
+                        tokio::time::timeout(patience, Wire::accept(stream)).await.map_err(hurry)??;
+                    converse(wire, Peer::default(), answer, settings, cancel).await
+                }
+                Some(tls) => {
+                    let greeted = async {
+                        let (stream, certificate_names) = tls.accept(stream).await?;
+                        Ok::<_, io::Error>((Wire::accept(stream).await?, certificate_names))
+                    };
+                    let (wire, certificate_names) =
+                        tokio::time::timeout(patience, greeted).await.map_err(hurry)??;
+                    let peer = Peer { uid: None, certificate_names };
+                    converse(wire, peer, answer, settings, cancel).await
+                }
+            }
+        }
+        Accepted::Unix(stream, uid) => {
+            let stream = tokio::net::UnixStream::from_std(stream)?;
+            let wire = tokio::time::timeout(patience, Wire::accept(stream)).await.map_err(hurry)??;
+            converse(wire, Peer { uid, ..Peer::default() }, answer, settings, cancel).await
+        }
+    }
+}
+
+/// Serves calls until the peer leaves, the connection is too old or the sidecar drains.
+async fn converse<S, A>(
+    wire: hyper_util::rt::TokioIo<Wire<S>>,
+    peer: Peer,
+    answer: A,
+    settings: &Settings,
+    cancel: CancellationToken,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Answer,
+{
+    let peer = Arc::new(peer);
+    let service = hyper::service::service_fn(move |request| {
+        let (answer, peer) = (answer.clone(), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(answer.answer(peer, request).await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams_per_connection)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
+        .keep_alive_interval(settings.keepalive)
+        .keep_alive_timeout(settings.keepalive)
+        .serve_connection(wire, service);
+    let mut connection = pin!(connection);
+    let age = tokio::time::sleep(jittered(settings.max_connection_age));
+    let leave = tokio::select! {
+        done = connection.as_mut() => return done.map_err(io::Error::other),
+        () = cancel.cancelled() => None,
+        () = age => Some(AGE_GRACE),
+    };
+    connection.as_mut().graceful_shutdown();
+    match leave {
+        None => connection.await.map_err(io::Error::other),
+        Some(grace) => tokio::select! {
+            done = connection.as_mut() => done.map_err(io::Error::other),
+            () = tokio::time::sleep(grace) => Ok(()),
+        },
+    }
+}
+
+/// Within a tenth of `age`, so that connections made together don't all come back together.
+fn jittered(age: Duration) -> Duration {
+    let [random] = crate::token::random_bytes().unwrap_or([128]);
+    age.mul_f64(0.9 + f64::from(random) / 255.0 * 0.2)
+}
