@@ -1,0 +1,14 @@
+//! Whole-app tests: the bound app, over real gRPC, on free ports of loopback.
+
+mod admission;
+mod attacks;
+mod durability;
+mod foreign;
+mod house;
+mod lifecycle;
+mod python;
+mod revocation;
+mod secrecy;
+mod sessions;
+mod support;
+mod verification;
