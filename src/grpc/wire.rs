@@ -98,6 +98,6 @@ mod tests {
     }
 
     fn tokio_test_stream(sent: &[u8]) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
-        tokio::io::join(std::io::Cursor::new(sent.to_vec()), tokio::io::sink())
+        tokio::io::join(io::Cursor::new(sent.to_vec()), tokio::io::sink())
     }
 }

@@ -234,11 +234,11 @@ mod tests {
         metrics.cache_hit();
         metrics.cache_miss();
         metrics.refresh("ok");
-        metrics.refresh_fast_forward();
+        metrics.set_refresh_fast_forwards(1);
         metrics.revoke("session");
-        metrics.feed_resync("start");
+        metrics.set_feed_resyncs("start", 1);
         metrics.clock_step("back");
-        metrics.jwks_fetch("https://a.example", "ok");
+        metrics.set_jwks_fetches("https://a.example", 1, 0);
         metrics.set_jwks_age("https://a.example", Some(MS));
         metrics.set_staleness(Some(MS));
         metrics.set_revision(7);
