@@ -164,8 +164,8 @@ impl World {
         Foundation {
             store: self.store.clone(),
             denylist,
-            signing: Arc::clone(&self.signing),
-            handles: Arc::clone(&self.handles),
+            signing: Some(Arc::clone(&self.signing)),
+            handles: Some(Arc::clone(&self.handles)),
             policies,
             issuer: ISSUER.into(),
             clock: self.clock.clone(),

@@ -11,7 +11,7 @@ use countersign::grpc::v1::{
     RevokeRequest, RevokeResponse, VerifyRequest, VerifyResponse, consistency::Requirement,
     revoke_request::Target,
 };
-use countersign::keys::key_file;
+use countersign::keys::{KeyFile, NewKey, SigningAlgorithm};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -36,20 +36,10 @@ impl Home {
     pub(crate) fn new() -> Self {
         let home = Self { directory: tempfile::tempdir().unwrap() };
         let now = Clock::system().now().judged;
-        key_file::create(
-            &home.path("signing.json"),
-            key_file::Purpose::Signing,
-            "EdDSA".parse().unwrap(),
-            now.min(START),
-        )
-        .unwrap();
-        key_file::create(
-            &home.path("handles.json"),
-            key_file::Purpose::Handles,
-            "HS256".parse().unwrap(),
-            now.min(START),
-        )
-        .unwrap();
+        let made = now.min(START);
+        let signing = KeyFile::generate(NewKey::Signing(SigningAlgorithm::EdDsa), made).unwrap();
+        signing.create(&home.path("signing.json")).unwrap();
+        KeyFile::generate(NewKey::Handles, made).unwrap().create(&home.path("handles.json")).unwrap();
         std::fs::write(home.path("caller.secret"), SECRET).unwrap();
         home
     }
