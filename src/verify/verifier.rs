@@ -160,7 +160,7 @@ impl Verifier {
                 || (asked != Consistency::FullyConsistent
                     && self.reading_counts(&acceptance, &self.clock.now()));
             if !fresh {
-                acceptance = self.read_session(token, digest).await?;
+                acceptance = self.read_session(token, digest, patience).await?;
                 source = Source::Store;
             }
         } else if asked == Consistency::FullyConsistent {
@@ -322,7 +322,8 @@ impl Verifier {
             Ok(acceptance) => return Ok((acceptance, Source::Signature)),
             Err(NotYet::Refused(refusal)) => return Err(refusal),
             Err(NotYet::NeedsStore) => {
-                return Ok((self.read_session(token, digest).await?, Source::Store));
+                let patience = deadline.min(LONGEST_WAIT);
+                return Ok((self.read_session(token, digest, patience).await?, Source::Store));
             }
             Err(NotYet::NeedsKeys(entry)) => self.seek_keys(&entry, deadline).await?,
         }
