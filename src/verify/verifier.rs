@@ -20,6 +20,8 @@ use std::time::Duration;
 enum NotYet {
     /// It never will.
     Refused(Refusal),
+    /// It never will, and that can be remembered.
+    KnownBad(Refusal, KnownBad),
     /// The issuer's keys have to be fetched, or fetched again.
     NeedsKeys(Arc<IssuerEntry>),
     /// The session's record has to be read.
@@ -51,7 +53,7 @@ impl Verifier {
     /// The answer where memory alone gives it; `None` where keys, a revision or the store must be waited for.
     pub fn verify_now(&self, token: &str, demands: &Demands<'_>) -> Option<Result<Verdict, Refusal>> {
         let now = self.clock.now();
-        let result = self.from_memory(token, demands, &now)?;
+        let result = self.answer_from_memory(token, demands, &now)?;
         self.count(&result, now.elapsed);
         Some(result)
     }
@@ -62,7 +64,7 @@ impl Verifier {
     /// [`Refusal`]: denied, or undecided.
     pub async fn verify(&self, token: &str, demands: &Demands<'_>) -> Result<Verdict, Refusal> {
         let now = self.clock.now();
-        let result = match self.from_memory(token, demands, &now) {
+        let result = match self.answer_from_memory(token, demands, &now) {
             Some(result) => result,
             None => self.waiting(token, demands).await,
         };
@@ -113,7 +115,12 @@ impl Verifier {
         self.cache.len()
     }
 
-    fn from_memory(&self, token: &str, demands: &Demands<'_>, now: &Now) -> Option<Result<Verdict, Refusal>> {
+    fn answer_from_memory(
+        &self,
+        token: &str,
+        demands: &Demands<'_>,
+        now: &Now,
+    ) -> Option<Result<Verdict, Refusal>> {
         if token.len() > self.max_token_bytes {
             return Some(Err(denied(Reason::TooLarge, Action::None, None)));
         }
@@ -125,7 +132,7 @@ impl Verifier {
             }
             None => match self.accept(token, digest, now) {
                 Ok(accepted) => (accepted, Source::Signature),
-                Err(NotYet::Refused(refusal)) => return Some(Err(refusal)),
+                Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => return Some(Err(refusal)),
                 Err(NotYet::NeedsKeys(_) | NotYet::NeedsStore) => return None,
             },
         };
@@ -239,7 +246,7 @@ impl Verifier {
         &self,
         decoded: &'d Decoded<'d>,
     ) -> Result<(Arc<IssuerEntry>, u64, Signed<'d>), NotYet> {
-        let unverified = Unverified::parse(decoded).map_err(|denied| NotYet::Refused(plain(denied, None)))?;
+        let unverified = Unverified::parse(decoded).map_err(malformed)?;
         let issuer = unverified.issuer().map_err(|denied| NotYet::Refused(plain(denied, None)))?;
         let Some(entry) = self.issuers.get(issuer) else {
             let unknown = Denied::new(Reason::UnknownIssuer, "iss is none of the configured issuers");
@@ -263,19 +270,27 @@ impl Verifier {
                 return no_key(Reason::UnsupportedAlgorithm, "alg is not the key's own");
             }
         };
-        let signed = unverified.check_signature(key).map_err(|denied| refused(denied, entry))?;
+        let signed = unverified.check_signature(key).map_err(|denied| match denied.reason {
+            Reason::BadSignature => {
+                // Under the set it was checked with: another may have come by now.
+                let under = Some((entry.place, published.generation));
+                let issuer = Some(entry.settings.policy.issuer());
+                NotYet::KnownBad(plain(denied, issuer), KnownBad { reason: denied.reason, under })
+            }
+            _ => refused(denied, entry),
+        })?;
         Ok((Arc::clone(entry), published.generation, signed))
     }
 
     /// Keeps a denial that no later moment changes: a malformed token, or a bad signature under this key set.
     fn keep_denial(&self, digest: TokenDigest, reason: Reason, issuer: Option<&Issuer>) {
-        let under = match reason {
-            Reason::Malformed => None,
-            Reason::BadSignature => {
-                let Some(entry) = issuer.and_then(|issuer| self.issuers.get(issuer)) else { return };
-                Some((entry.place, entry.settings.generation()))
-            }
-            _ => return,
+        let under = if reason == Reason::Malformed {
+            None
+        } else if reason == Reason::BadSignature {
+            let Some(entry) = issuer.and_then(|issuer| self.issuers.get(issuer)) else { return };
+            Some((entry.place, entry.settings.generation()))
+        } else {
+            return;
         };
         self.cache.keep_denial(digest, KnownBad { reason, under });
     }
@@ -320,7 +335,7 @@ impl Verifier {
     ) -> Result<(Arc<Acceptance>, Source), Refusal> {
         match self.accept(token, digest, &self.clock.now()) {
             Ok(acceptance) => return Ok((acceptance, Source::Signature)),
-            Err(NotYet::Refused(refusal)) => return Err(refusal),
+            Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => return Err(refusal),
             Err(NotYet::NeedsStore) => {
                 let patience = deadline.min(LONGEST_WAIT);
                 return Ok((self.read_session(token, digest, patience).await?, Source::Store));
@@ -329,7 +344,7 @@ impl Verifier {
         }
         match self.accept(token, digest, &self.clock.now()) {
             Ok(acceptance) => Ok((acceptance, Source::Signature)),
-            Err(NotYet::Refused(refusal)) => Err(refusal),
+            Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => Err(refusal),
             Err(NotYet::NeedsKeys(entry)) => Err(unknown_key(&entry)),
             Err(NotYet::NeedsStore) => Err(undecided(Reason::StoreUnavailable, None)),
         }
@@ -407,6 +422,15 @@ fn give(acceptance: Arc<Acceptance>, standing: &Standing, source: Source) -> Res
             source,
         }),
         Err(reason) => Err(undecided(reason, Some(&acceptance))),
+    }
+}
+
+/// What is wrong with a token before any key is looked at; a malformed one stays so.
+fn malformed(denied: Denied) -> NotYet {
+    if denied.reason == Reason::Malformed {
+        NotYet::KnownBad(plain(denied, None), KnownBad { reason: denied.reason, under: None })
+    } else {
+        NotYet::Refused(plain(denied, None))
     }
 }
 
