@@ -57,7 +57,17 @@ impl App {
             tasks.spawn(serve::accept(listener, Arc::clone(&places), deals, drain.clone()));
         }
 
-        shutdown.cancelled().await;
+        let died = {
+            let gone = futures_util::future::select_all(workers.iter_mut().map(|worker| &mut worker.done));
+            tokio::select! {
+                () = shutdown.cancelled() => false,
+                _ = gone => true,
+            }
+        };
+        if died {
+            // Cannot happen while every call is its own task; but half a sidecar must not look like a whole one.
+            return Err(io::Error::other("a worker thread ended by itself"));
+        }
         tracing::info!(grace = ?settings.drain.grace, "draining");
         readiness.drain();
         tokio::time::sleep(settings.drain.grace).await;
