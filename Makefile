@@ -10,7 +10,7 @@ export DEBIAN_FRONTEND := noninteractive
 
 # Every test, the ones that need another language's gRPC library among them: here they may not be skipped.
 test: $(VENV)/ready
-	COUNTERSIGN_TEST_PYTHON=$(abspath $(PYTHON)) cargo test --locked
+	TEST_PYTHON=$(abspath $(PYTHON)) cargo test --locked
 
 $(VENV)/ready: tests/python/requirements.txt
 	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || \

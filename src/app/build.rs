@@ -163,6 +163,12 @@ impl Assembly {
         Faults::new(faults).unless(())
     }
 
+    /// Who brings the denylist up to date.
+    #[must_use]
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+
     /// The rooms a call can reach.
     #[must_use]
     pub fn parts(&self) -> &Arc<grpc::Parts> {

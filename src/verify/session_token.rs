@@ -103,11 +103,13 @@ impl Verifier {
         })
     }
 
-    /// Reads a session token's session from the store and keeps what it says.
+    /// Reads a session token's session from the store and keeps what it says. Goes to the log's head at the same time:
+    /// what a store that went back in time forgot may still be held by others.
     pub(super) async fn read_session(
         &self,
         token: &str,
         digest: TokenDigest,
+        patience: Duration,
     ) -> Result<Arc<Acceptance>, Refusal> {
         let Some(tokens) = &self.session_tokens else {
             return Err(denied(Reason::UnsupportedType, Action::None, None));
@@ -122,7 +124,9 @@ impl Verifier {
             return Err(denied(Reason::UnknownIssuer, Action::None, None));
         };
         let asked_at = self.clock.now().elapsed;
-        let reading = tokens.reader.read(id, true).await.map_err(|error| store_failed(&error))?;
+        let (reading, reached) = tokio::join!(tokens.reader.read(id, true), self.feed.reach_head(patience));
+        let reading = reading.map_err(|error| store_failed(&error))?;
+        reached.map_err(|_| undecided(Reason::StoreUnavailable, None))?;
         match reading.state {
             SessionState::Live(session) => {
                 let read = Read { at: asked_at, touch_at: session.touch_at };
@@ -154,17 +158,13 @@ impl Verifier {
     ) -> Result<Option<(Reason, Action)>, Refusal> {
         let own = acceptance.issuer.settings.policy.is_own();
         let session = acceptance.session_id().filter(|_| own).and_then(|id| id.parse::<SessionId>().ok());
+        let out_of_reach = |_| undecided(Reason::StoreUnavailable, Some(acceptance));
         let (Some(id), Some(reader)) = (session, &self.sessions) else {
-            let synced = self.feed.reach_head(patience).await;
-            return match synced {
-                Ok(()) => Ok(None),
-                Err(_) => Err(undecided(Reason::StoreUnavailable, Some(acceptance))),
-            };
+            return self.feed.reach_head(patience).await.map(|()| None).map_err(out_of_reach);
         };
-        let reading = reader.read(id, false).await.map_err(|error| store_failed(&error))?;
-        let arrived = self.feed.catch_up(reading.head, patience).await;
-        arrived.map_err(|_| undecided(Reason::StoreUnavailable, Some(acceptance)))?;
-        Ok(match reading.state {
+        let (reading, reached) = tokio::join!(reader.read(id, false), self.feed.reach_head(patience));
+        reached.map_err(out_of_reach)?;
+        Ok(match reading.map_err(|error| store_failed(&error))?.state {
             SessionState::Ended => Some((Reason::SessionEnded, Action::Reauthenticate)),
             SessionState::Idle => Some((Reason::SessionIdle, Action::Reauthenticate)),
             SessionState::Live(session) => {

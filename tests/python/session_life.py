@@ -25,7 +25,7 @@ PACKAGE = "countersign.v1"
 
 class Refused(Exception):
     def __init__(self, error, reason, action):
-        super().__init__(f"{error.code().name} {reason}")
+        super().__init__(f"{error.code().name} {reason} {error.details()}")
         self.code, self.reason, self.action = error.code().name, reason, action
 
 
@@ -79,8 +79,7 @@ class Api:
     def stream(self, service, name, items):
         path, request, response = self.method(service, name)
         stub = self.channel.stream_stream(path, request.SerializeToString, response.FromString)
-        answers = stub((json_format.ParseDict(item, request()) for item in items), timeout=10)
-        return [json_format.MessageToDict(answer, preserving_proto_field_name=True) for answer in answers]
+        return list(stub((json_format.ParseDict(item, request()) for item in items), timeout=10))
 
 
 def refused(call, code, reason, action=None):
@@ -128,9 +127,9 @@ def life(api, jwks_url, subject):
         {"id": 2, "verify": {"token": "not a token"}},
         {"id": 3, "verify": {"token": access}},
     ])
-    by_id = {int(answer["id"]): answer for answer in answers}
-    assert by_id[1]["accepted"]["subject"] == by_id[3]["accepted"]["subject"] == subject
-    assert by_id[2]["status"]["code"] == grpc.StatusCode.UNAUTHENTICATED.value[0], by_id[2]
+    by_id = {answer.id: answer for answer in answers}
+    assert by_id[1].accepted.subject == by_id[3].accepted.subject == subject
+    assert by_id[2].status.code == grpc.StatusCode.UNAUTHENTICATED.value[0], by_id[2]
 
     first = api.call("TokenService", "Refresh", refresh_token=tokens["refresh_token"])
     again = api.call("TokenService", "Refresh", refresh_token=tokens["refresh_token"])
@@ -171,7 +170,8 @@ def generated_pool(proto_dir):
 
 def main():
     address, jwks_url, proto_dir = sys.argv[1:]
-    with grpc.insecure_channel(address) as channel:
+    # Over a Unix socket grpcio would name the socket's path as the authority, which HTTP/2 libraries in Rust refuse.
+    with grpc.insecure_channel(address, options=[("grpc.default_authority", "localhost")]) as channel:
         grpc.channel_ready_future(channel).result(timeout=10)
         started = time.monotonic()
         life(Api(channel, generated_pool(proto_dir)), jwks_url, "alice")

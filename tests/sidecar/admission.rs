@@ -3,7 +3,6 @@
 use crate::support::{Home, SECRET, assert_refused, connect, told, verify_request};
 use countersign::grpc::v1::revoke_request::Target;
 use countersign::grpc::v1::session_service_client::SessionServiceClient;
-use countersign::grpc::v1::token_service_client::TokenServiceClient;
 use countersign::grpc::v1::{
     CreateSessionRequest, GetJwksRequest, GetSessionRequest, ListSessionsRequest, RefreshRequest,
     RevokeRequest, SessionRevocation, SubjectRevocation, UpdateSessionRequest, VerifyRequest,
@@ -180,13 +179,16 @@ async fn at_the_limit_of_calls_in_flight_more_are_shed() {
     let api = "api:\n  tcp: 127.0.0.1:0\n  workers: 1\n  serve: [verify, sessions]\n  max_in_flight: 1\n";
     let sidecar = home.start(api).await;
     let token = sidecar.login("alice", "medium").await.tokens.unwrap().access_token;
-    // A stream that stays open takes the one place.
-    let (keep_open, items) = tokio::sync::mpsc::channel::<VerifyStreamRequest>(1);
-    let items = tokio_stream::wrappers::ReceiverStream::new(items);
-    let open = TokenServiceClient::new(connect(&sidecar.api).await).verify_stream(items).await.unwrap();
-    let shed = sidecar.verify(&token).await.unwrap_err();
+    // A call that waits for a revision nobody has takes the one place.
+    let far = format!("{}.999999", sidecar.verify(&token).await.unwrap().revision.split_once('.').unwrap().0);
+    let waiting = sidecar.verify_after(&token, &far);
+    let shed = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        sidecar.verify(&token).await.unwrap_err()
+    };
+    let (waited, shed) = tokio::join!(waiting, shed);
+    assert_refused(waited, Code::Unavailable, "NOT_FRESH", "NONE");
     assert_eq!(told(&shed), (Code::ResourceExhausted, "OVERLOADED".into(), "NONE".into()));
-    drop((keep_open, open));
     crate::support::eventually("the place is free again", || async { sidecar.verify(&token).await.is_ok() })
         .await;
 }

@@ -37,7 +37,8 @@ impl Process {
         let (mut api, mut ops) = (None, None);
         while api.is_none() || ops.is_none() {
             let line = lines.next().unwrap_or_else(|| panic!("it listens:\n{seen}")).unwrap();
-            let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let event: serde_json::Value =
+                serde_json::from_str(&line).unwrap_or_else(|_| panic!("JSON logs, not {line}"));
             if event["message"] == "listening" {
                 let address = event["address"].as_str().unwrap().to_owned();
                 match event["listener"].as_str().unwrap() {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A room may import those below its own floor, and itself.
 const FLOORS: &[&[&str]] = &[
-    &["token", "clock", "ops"],
+    &["token", "clock"],
+    &["ops"],
     &["keys", "revocation"],
     &["verify", "session"],
     &["grpc", "store"],

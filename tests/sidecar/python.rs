@@ -6,7 +6,7 @@ use std::process::Command;
 
 #[tokio::test]
 async fn a_python_client_lives_the_whole_life_of_a_session() {
-    let Some(python) = std::env::var_os("COUNTERSIGN_TEST_PYTHON") else {
+    let Some(python) = std::env::var_os("TEST_PYTHON") else {
         eprintln!("NOT RUN: the Python client; `make test` prepares an interpreter and runs it");
         return;
     };

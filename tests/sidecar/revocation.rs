@@ -79,7 +79,7 @@ async fn an_issuer_cut_off_hits_every_login_before_and_none_after() {
     sidecar.revoke(target).await.unwrap();
     for tokens in [alice, bob] {
         assert_denied(sidecar.verify(&tokens.access_token).await, "REVOKED", "REAUTHENTICATE");
-        assert_denied(sidecar.refresh(&tokens.refresh_token).await, "REVOKED", "REAUTHENTICATE");
+        assert_denied(sidecar.refresh(&tokens.refresh_token).await, "SESSION_ENDED", "REAUTHENTICATE");
     }
     let after = sidecar.login("alice", "medium").await.tokens.unwrap();
     assert!(sidecar.verify(&after.access_token).await.is_ok());
@@ -90,7 +90,7 @@ async fn an_issuer_cut_off_hits_every_login_before_and_none_after() {
 async fn cut_offs_hold_between_sidecars_whose_clocks_differ() {
     let home = Home::new();
     let (ahead, hands) = home.start_at("").await;
-    hands.advance(Duration::from_secs(5));
+    ahead.pass(&hands, Duration::from_secs(5)).await;
     let other = home.config(&other_listeners());
     let (clock, _) = Clock::manual(crate::support::START);
     let behind = crate::support::Sidecar::start(&other, clock, &home.path("")).await;
@@ -121,7 +121,7 @@ async fn a_past_cut_off_spares_later_logins() {
     let home = Home::new();
     let (sidecar, hands) = home.start_at("").await;
     let early = sidecar.login("alice", "medium").await.tokens.unwrap();
-    hands.advance(Duration::from_secs(60));
+    sidecar.pass(&hands, Duration::from_secs(60)).await;
     let late = sidecar.login("alice", "medium").await.tokens.unwrap();
     let before =
         Some(prost_types::Timestamp { seconds: crate::support::START.as_secs() as i64 + 30, nanos: 0 });

@@ -1,6 +1,6 @@
 //! A sidecar to test against: the real app on a temporary directory, with clients for its services.
 
-use countersign::app::App;
+use countersign::app::Assembly;
 use countersign::clock::{Clock, ManualClock, Timestamp};
 use countersign::config;
 use countersign::grpc::v1::key_service_client::KeyServiceClient;
@@ -12,7 +12,9 @@ use countersign::grpc::v1::{
     revoke_request::Target,
 };
 use countersign::keys::{KeyFile, NewKey, SigningAlgorithm};
+use countersign::revocation::Feed;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +68,7 @@ impl Home {
             ),
         );
         default("ops", "ops:\n  address: 127.0.0.1:0\n".to_owned());
-        default("drain", "drain:\n  grace: 0s\n  deadline: 2s\n".to_owned());
+        default("drain", "drain:\n  grace: 0s\n  deadline: 300ms\n".to_owned());
         default("store", format!("store: sqlite:{directory}/store.db\n"));
         default("own", self.own(""));
         default("callers", self.callers());
@@ -111,6 +113,7 @@ pub(crate) struct Sidecar {
     pub(crate) unix: Option<String>,
     pub(crate) ops: String,
     pub(crate) channel: Channel,
+    feed: Arc<Feed>,
     shutdown: CancellationToken,
     ended: Option<std::thread::JoinHandle<()>>,
 }
@@ -128,15 +131,18 @@ impl Sidecar {
         let ended = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let app = App::bind(config, clock)
-                    .await
-                    .unwrap_or_else(|error| panic!("the app starts: {error:?}"));
+                let assembly =
+                    Assembly::new(config, clock).unwrap_or_else(|error| panic!("it is built: {error:?}"));
+                let feed = Arc::clone(assembly.feed());
+                let app = assembly.bind().await.unwrap_or_else(|error| panic!("it is bound: {error:?}"));
                 let readiness = app.readiness();
-                tell.send((app.api_addresses(), app.ops_address().to_string(), readiness)).unwrap();
+                tell.send((app.api_addresses(), app.ops_address().to_string(), readiness, feed))
+                    .ok()
+                    .unwrap();
                 app.run(stop).await.unwrap();
             });
         });
-        let (addresses, ops, readiness) = told.await.unwrap();
+        let (addresses, ops, readiness, feed) = told.await.unwrap();
         assert!(
             tokio::time::timeout(Duration::from_secs(10), readiness.reached()).await.unwrap(),
             "it gets ready"
@@ -144,7 +150,13 @@ impl Sidecar {
         let unix = addresses.iter().find(|address| address.starts_with("unix:")).cloned();
         let api = addresses.iter().find(|address| !address.starts_with("unix:")).cloned().unwrap_or_default();
         let channel = connect(if api.is_empty() { unix.as_deref().unwrap() } else { &api }).await;
-        Self { api, unix, ops, channel, shutdown, ended: Some(ended) }
+        Self { api, unix, ops, channel, feed, shutdown, ended: Some(ended) }
+    }
+
+    /// Lets time pass on the manual clock, and the feed confirm that it holds everything as of then.
+    pub(crate) async fn pass(&self, hands: &ManualClock, by: Duration) {
+        hands.advance(by);
+        self.feed.reach_head(Duration::from_secs(5)).await.unwrap();
     }
 
     pub(crate) fn tokens(&self) -> TokenServiceClient<Channel> {
