@@ -1,6 +1,7 @@
 //! Running what was built: background tasks, worker threads, listeners, and the way out.
 //!
-//! All spawning in countersign happens here, through one tracker and one token.
+//! Every task that runs beside calls is spawned here, through one tracker and one token; the two listeners spawn only
+//! their connections, each through a tracker of its own.
 
 use crate::app::{App, Background};
 use crate::grpc::serve::{self, Dealt};

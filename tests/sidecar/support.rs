@@ -68,7 +68,7 @@ impl Home {
             ),
         );
         default("ops", "ops:\n  address: 127.0.0.1:0\n".to_owned());
-        default("drain", "drain:\n  grace: 0s\n  deadline: 300ms\n".to_owned());
+        default("drain", "drain:\n  grace: 0s\n  deadline: 1s\n".to_owned());
         default("store", format!("store: sqlite:{directory}/store.db\n"));
         default("own", self.own(""));
         default("callers", self.callers());
