@@ -1,1 +1,1 @@
-
+//! Other issuers' tokens.
