@@ -85,7 +85,16 @@ pub(crate) fn refused(status: &Status, output: &Output) -> u8 {
         | Code::Unknown
         | Code::Cancelled => (Tone::Unsure, "UNDECIDED", UNDECIDED),
         Code::InvalidArgument | Code::Unimplemented => (Tone::Bad, "BAD CALL", USAGE),
-        _ => (Tone::Bad, "DENIED", NO),
+        Code::Ok
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Internal
+        | Code::DataLoss
+        | Code::Unauthenticated => (Tone::Bad, "DENIED", NO),
     };
     output.headline(tone, word, if reason.is_empty() { status.code().description() } else { &reason });
     output.field("because", status.message());

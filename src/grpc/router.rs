@@ -193,10 +193,13 @@ fn told_our_way(response: Response<Body>) -> Response<Body> {
     if headers.contains_key("grpc-status-details-bin") {
         return response;
     }
-    match Code::from_bytes(code.as_bytes()) {
-        Code::OutOfRange => status::bad_call("", "the message is larger than this sidecar reads").into_http(),
-        Code::Internal => status::bad_call("", "send exactly one whole message").into_http(),
-        _ => response,
+    let code = Code::from_bytes(code.as_bytes());
+    if code == Code::OutOfRange {
+        status::bad_call("", "the message is larger than this sidecar reads").into_http()
+    } else if code == Code::Internal {
+        status::bad_call("", "send exactly one whole message").into_http()
+    } else {
+        response
     }
 }
 

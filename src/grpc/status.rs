@@ -162,12 +162,20 @@ impl From<SessionError> for Status {
         match error {
             SessionError::Invalid { field, why } => bad_call(field, why),
             SessionError::Store(error) => error.into(),
-            other => {
-                if other.reason() == Reason::InternalError {
-                    tracing::error!(error = &other as &dyn std::error::Error, "a session call failed");
-                }
-                status(other.reason(), other.action(), None)
+            SessionError::Mint(cause) => {
+                tracing::error!(
+                    error = cause.as_ref() as &dyn std::error::Error,
+                    "a token could not be made"
+                );
+                status(Reason::InternalError, Action::None, None)
             }
+            told @ (SessionError::Denied { .. }
+            | SessionError::NotLoaded
+            | SessionError::DenylistFull
+            | SessionError::NoSuchSession
+            | SessionError::LimitReached
+            | SessionError::TokenTooLarge
+            | SessionError::NoSessionsInPolicy) => status(told.reason(), told.action(), None),
         }
     }
 }
@@ -193,7 +201,7 @@ mod tests {
             let proto = v1::Reason::try_from(number).unwrap();
             assert_eq!(proto.as_str_name(), reason.as_str());
         }
-        assert!(v1::Reason::try_from(Reason::ALL.len() as i32 + 1).is_err());
+        assert!(v1::Reason::try_from(i32::try_from(Reason::ALL.len()).unwrap() + 1).is_err());
         for action in [Action::None, Action::Refresh, Action::Reauthenticate] {
             assert!(v1::Action::from_str_name(action.as_str()).is_some());
         }

@@ -6,7 +6,12 @@
     unused_qualifications,
     reason = "generated; the proto files document every message and field"
 )]
-#![allow(clippy::all, clippy::wildcard_enum_match_arm, reason = "generated")]
+#![allow(
+    clippy::all,
+    clippy::wildcard_enum_match_arm,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
 
 use std::fmt;
 

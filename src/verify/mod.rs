@@ -4,6 +4,7 @@
 //! algorithm → signature → issuer policy → cached. Then always, hit or miss: time, demands, denylist, freshness. Only
 //! where the freshness asked for needs it is anything awaited; from memory an answer never waits.
 
+mod accept;
 pub mod accepted;
 mod cache;
 pub mod claims;

@@ -1,30 +1,18 @@
 //! The steps of a verification, in order.
 
 use crate::clock::Now;
-use crate::keys::{NoKey, Sought};
 use crate::revocation::{Draft, Standing};
 use crate::token::{Action, Issuer, Reason, TokenDigest};
-use crate::verify::cache::{AcceptanceCache, KnownBad};
-use crate::verify::compact::{self, Decoded};
-use crate::verify::jwt::{Signed, Unverified};
-use crate::verify::refusal::Denied;
+use crate::verify::accept::NotYet;
+use crate::verify::cache::AcceptanceCache;
+use crate::verify::compact;
 use crate::verify::{
-    Acceptance, Accepted, Consistency, Demands, Freshness, IssuerEntry, IssuerSettings, Kind, LONGEST_WAIT,
-    Parts, Possession, RETRY_AFTER, Read, Refusal, Source, Verdict, Verifier,
+    Acceptance, Consistency, Demands, IssuerEntry, IssuerSettings, Kind, LONGEST_WAIT, Parts, Possession,
+    RETRY_AFTER, Refusal, Source, Verdict, Verifier,
 };
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// Why a credential has no acceptance yet.
-enum NotYet {
-    /// It never will.
-    Refused(Refusal),
-    /// The issuer's keys have to be fetched, or fetched again.
-    NeedsKeys(Arc<IssuerEntry>),
-    /// The session's record has to be read.
-    NeedsStore,
-}
 
 impl Verifier {
     /// Builds a verifier.
@@ -51,7 +39,7 @@ impl Verifier {
     /// The answer where memory alone gives it; `None` where keys, a revision or the store must be waited for.
     pub fn verify_now(&self, token: &str, demands: &Demands<'_>) -> Option<Result<Verdict, Refusal>> {
         let now = self.clock.now();
-        let result = self.from_memory(token, demands, &now)?;
+        let result = self.answer_from_memory(token, demands, &now)?;
         self.count(&result, now.elapsed);
         Some(result)
     }
@@ -62,7 +50,7 @@ impl Verifier {
     /// [`Refusal`]: denied, or undecided.
     pub async fn verify(&self, token: &str, demands: &Demands<'_>) -> Result<Verdict, Refusal> {
         let now = self.clock.now();
-        let result = match self.from_memory(token, demands, &now) {
+        let result = match self.answer_from_memory(token, demands, &now) {
             Some(result) => result,
             None => self.waiting(token, demands).await,
         };
@@ -113,7 +101,12 @@ impl Verifier {
         self.cache.len()
     }
 
-    fn from_memory(&self, token: &str, demands: &Demands<'_>, now: &Now) -> Option<Result<Verdict, Refusal>> {
+    fn answer_from_memory(
+        &self,
+        token: &str,
+        demands: &Demands<'_>,
+        now: &Now,
+    ) -> Option<Result<Verdict, Refusal>> {
         if token.len() > self.max_token_bytes {
             return Some(Err(denied(Reason::TooLarge, Action::None, None)));
         }
@@ -125,7 +118,7 @@ impl Verifier {
             }
             None => match self.accept(token, digest, now) {
                 Ok(accepted) => (accepted, Source::Signature),
-                Err(NotYet::Refused(refusal)) => return Some(Err(refusal)),
+                Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => return Some(Err(refusal)),
                 Err(NotYet::NeedsKeys(_) | NotYet::NeedsStore) => return None,
             },
         };
@@ -178,178 +171,6 @@ impl Verifier {
             return Err(denied(reason, action, Some(&acceptance)));
         }
         give(acceptance, &standing, source)
-    }
-
-    /// A cached acceptance, if what it was accepted under still stands.
-    fn find(&self, digest: &TokenDigest) -> Option<Arc<Acceptance>> {
-        let found = self.cache.find(digest)?;
-        (self.generation(&found.issuer, found.kind()) == found.generation).then_some(found)
-    }
-
-    /// What an acceptance is bound to: the issuer's key set, or the keys session tokens are authenticated by.
-    fn generation(&self, entry: &IssuerEntry, kind: Kind) -> u64 {
-        match kind {
-            Kind::Jwt => entry.settings.generation(),
-            Kind::SessionToken => {
-                self.session_tokens.as_ref().map_or(0, |tokens| tokens.handles.generation())
-            }
-        }
-    }
-
-    /// Parses, checks signature and issuer policy, and keeps the acceptance.
-    fn accept(&self, token: &str, digest: TokenDigest, now: &Now) -> Result<Arc<Acceptance>, NotYet> {
-        if let Some(bad) = self.cache.known_bad(&digest) {
-            let entry =
-                bad.under.and_then(|(place, _)| self.issuers.values().find(|entry| entry.place == place));
-            let stands = bad.under.is_none_or(|(_, generation)| {
-                entry.is_some_and(|entry| entry.settings.generation() == generation)
-            });
-            if stands {
-                let issuer = entry.map(|entry| Arc::clone(entry.settings.policy.issuer()));
-                return Err(NotYet::Refused(Refusal::Denied {
-                    reason: bad.reason,
-                    action: Action::None,
-                    issuer,
-                }));
-            }
-        }
-        if let Some(tokens) = &self.session_tokens
-            && let Some(opened) = tokens.session_of(token)
-        {
-            return match opened {
-                Ok(_) => Err(NotYet::NeedsStore),
-                Err(denied) => Err(NotYet::Refused(plain(denied, Some(&tokens.issuer)))),
-            };
-        }
-        let keeping = |not_yet: NotYet| {
-            if let NotYet::Refused(Refusal::Denied { reason, issuer, .. }) = &not_yet {
-                self.keep_denial(digest, *reason, issuer.as_ref());
-            }
-            not_yet
-        };
-        let decoded = compact::decode(token, self.max_token_bytes)
-            .map_err(|denied| keeping(NotYet::Refused(plain(denied, None))))?;
-        let (entry, generation, signed) = self.check_signature(&decoded).map_err(keeping)?;
-        let accepted =
-            signed.judge(&entry.settings.policy, now.judged).map_err(|denied| refused(denied, &entry))?;
-        Ok(self.keep(accepted, digest, &entry, generation, None))
-    }
-
-    fn check_signature<'d>(
-        &self,
-        decoded: &'d Decoded<'d>,
-    ) -> Result<(Arc<IssuerEntry>, u64, Signed<'d>), NotYet> {
-        let unverified = Unverified::parse(decoded).map_err(|denied| NotYet::Refused(plain(denied, None)))?;
-        let issuer = unverified.issuer().map_err(|denied| NotYet::Refused(plain(denied, None)))?;
-        let Some(entry) = self.issuers.get(issuer) else {
-            let unknown = Denied::new(Reason::UnknownIssuer, "iss is none of the configured issuers");
-            return Err(NotYet::Refused(plain(unknown, None)));
-        };
-        unverified.check_header(&entry.settings.policy).map_err(|denied| refused(denied, entry))?;
-        let no_key = |reason, detail| Err(refused(Denied::new(reason, detail), entry));
-        let Some(ring) = &entry.settings.ring else {
-            return no_key(Reason::UnknownKey, "this issuer has no JWTs here");
-        };
-        let published = ring.snapshot();
-        let Some(published) = published.as_ref() else { return Err(NotYet::NeedsKeys(Arc::clone(entry))) };
-        let key = match published.set.find(unverified.key_id(), unverified.algorithm()) {
-            Ok(key) => key,
-            Err(NoKey::Unknown) => return Err(NotYet::NeedsKeys(Arc::clone(entry))),
-            Err(NoKey::Ambiguous) => {
-                ring.count_ambiguous();
-                return no_key(Reason::UnknownKey, "more than one key fits");
-            }
-            Err(NoKey::WrongAlgorithm) => {
-                return no_key(Reason::UnsupportedAlgorithm, "alg is not the key's own");
-            }
-        };
-        let signed = unverified.check_signature(key).map_err(|denied| refused(denied, entry))?;
-        Ok((Arc::clone(entry), published.generation, signed))
-    }
-
-    /// Keeps a denial that no later moment changes: a malformed token, or a bad signature under this key set.
-    fn keep_denial(&self, digest: TokenDigest, reason: Reason, issuer: Option<&Issuer>) {
-        let under = match reason {
-            Reason::Malformed => None,
-            Reason::BadSignature => {
-                let Some(entry) = issuer.and_then(|issuer| self.issuers.get(issuer)) else { return };
-                Some((entry.place, entry.settings.generation()))
-            }
-            _ => return,
-        };
-        self.cache.keep_denial(digest, KnownBad { reason, under });
-    }
-
-    pub(super) fn keep(
-        &self,
-        mut accepted: Accepted,
-        digest: TokenDigest,
-        entry: &Arc<IssuerEntry>,
-        generation: u64,
-        read: Option<Read>,
-    ) -> Arc<Acceptance> {
-        let settings = &entry.settings;
-        let freshness = match accepted.policy() {
-            _ if settings.by_policy.is_empty() => settings.freshness,
-            Some(policy) => settings.by_policy.get(policy).copied().unwrap_or(Freshness::STRICTEST),
-            None => settings.freshness,
-        };
-        if let (Kind::Jwt, Some(before)) = (accepted.kind, freshness.renew_before) {
-            let renews = accepted.session_id.is_some();
-            accepted.refresh_after = renews.then(|| accepted.expires_at.before(before));
-        }
-        self.metrics.cache_miss();
-        let acceptance = Arc::new(Acceptance {
-            accepted,
-            digest,
-            issuer: Arc::clone(entry),
-            generation,
-            freshness,
-            read,
-            wire: OnceLock::new(),
-        });
-        self.cache.keep(&acceptance);
-        acceptance
-    }
-
-    async fn accept_waiting(
-        &self,
-        token: &str,
-        digest: TokenDigest,
-        deadline: Duration,
-    ) -> Result<(Arc<Acceptance>, Source), Refusal> {
-        match self.accept(token, digest, &self.clock.now()) {
-            Ok(acceptance) => return Ok((acceptance, Source::Signature)),
-            Err(NotYet::Refused(refusal)) => return Err(refusal),
-            Err(NotYet::NeedsStore) => {
-                let patience = deadline.min(LONGEST_WAIT);
-                return Ok((self.read_session(token, digest, patience).await?, Source::Store));
-            }
-            Err(NotYet::NeedsKeys(entry)) => self.seek_keys(&entry, deadline).await?,
-        }
-        match self.accept(token, digest, &self.clock.now()) {
-            Ok(acceptance) => Ok((acceptance, Source::Signature)),
-            Err(NotYet::Refused(refusal)) => Err(refusal),
-            Err(NotYet::NeedsKeys(entry)) => Err(unknown_key(&entry)),
-            Err(NotYet::NeedsStore) => Err(undecided(Reason::StoreUnavailable, None)),
-        }
-    }
-
-    /// Has the issuer's keys fetched, unless they just were.
-    async fn seek_keys(&self, entry: &IssuerEntry, deadline: Duration) -> Result<(), Refusal> {
-        let issuer = entry.settings.policy.issuer();
-        let unavailable = || Refusal::Undecided {
-            reason: Reason::KeysUnavailable,
-            retry_after: RETRY_AFTER,
-            issuer: Some(Arc::clone(issuer)),
-        };
-        let Some(ring) = &entry.settings.ring else { return Err(unknown_key(entry)) };
-        match tokio::time::timeout(deadline, ring.seek()).await {
-            // Fresh enough: the set may have come between the look into it and now, so it is looked into once more.
-            Ok(Sought::Fetched | Sought::FreshEnough) => Ok(()),
-            Ok(Sought::NotFetchable) => Err(unknown_key(entry)),
-            Ok(Sought::Failed) | Err(_) => Err(unavailable()),
-        }
     }
 
     /// Denials that hold whatever the freshness: time, demands, denylist.
@@ -407,24 +228,6 @@ fn give(acceptance: Arc<Acceptance>, standing: &Standing, source: Source) -> Res
             source,
         }),
         Err(reason) => Err(undecided(reason, Some(&acceptance))),
-    }
-}
-
-fn refused(denied: Denied, entry: &IssuerEntry) -> NotYet {
-    NotYet::Refused(plain(denied, Some(entry.settings.policy.issuer())))
-}
-
-fn plain(denied: Denied, issuer: Option<&Issuer>) -> Refusal {
-    Refusal::Denied { reason: denied.reason, action: denied.action(), issuer: issuer.map(Arc::clone) }
-}
-
-/// Without any usable set nobody can tell; with one, the key is not in it.
-fn unknown_key(entry: &IssuerEntry) -> Refusal {
-    let issuer = Some(Arc::clone(entry.settings.policy.issuer()));
-    if entry.settings.generation() == 0 {
-        Refusal::Undecided { reason: Reason::KeysUnavailable, retry_after: RETRY_AFTER, issuer }
-    } else {
-        Refusal::Denied { reason: Reason::UnknownKey, action: Action::None, issuer }
     }
 }
 

@@ -1,5 +1,18 @@
 //! Whole-app tests: the bound app, over real gRPC, on free ports of loopback.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test that can't go on fails"
+)]
+
 mod admission;
 mod attacks;
 mod durability;
