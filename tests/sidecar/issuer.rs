@@ -82,10 +82,7 @@ impl Site {
     }
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    state: Arc<State>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {
     state.requests.fetch_add(1, Ordering::SeqCst);
     let answer = state.answers.lock().get(request.uri().path()).cloned();
     let body = match answer {

@@ -54,7 +54,8 @@ async fn an_id_token_or_a_logout_token_is_no_access_token() {
         r#","typ":"application/x/at+jwt""#,
         r#","typ":"""#,
     ];
-    let logout = Claims::good().with("events", r#"{"http://schemas.openid.net/event/backchannel-logout":{}}"#);
+    let logout =
+        Claims::good().with("events", r#"{"http://schemas.openid.net/event/backchannel-logout":{}}"#);
     for claims in [Claims::good(), logout] {
         let tokens = others.map(|typ| (typ, attacked.ed25519.token_of(header(typ), claims.text())));
         attacked.denies_each("UNSUPPORTED_TYPE", tokens).await;
@@ -66,8 +67,7 @@ async fn an_id_token_or_a_logout_token_is_no_access_token() {
             .await;
     }
     for typ in ["AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
-        let token =
-            attacked.ed25519.token_of(header(&format!(",\"typ\":\"{typ}\"")), Claims::good().text());
+        let token = attacked.ed25519.token_of(header(&format!(",\"typ\":\"{typ}\"")), Claims::good().text());
         assert!(attacked.verify(&token).await.is_ok(), "{typ} is the same media type");
     }
 }

@@ -40,7 +40,8 @@ async fn a_leading_space_or_another_spelling_of_alg_is_refused() {
 #[tokio::test]
 async fn a_kid_as_path_sql_or_command_is_only_a_name() {
     let attacked = Attacked::start().await;
-    let kids = ["../../../../dev/null", "' OR '1'='1' --", "|/usr/bin/id", "$(id)", "ED25519", "ed25519 ", ""];
+    let kids =
+        ["../../../../dev/null", "' OR '1'='1' --", "|/usr/bin/id", "$(id)", "ED25519", "ed25519 ", ""];
     let tokens = kids.map(|kid| {
         let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": kid}).to_string();
         (kid, attacked.ed25519.token_of(header, Claims::good().text()))
@@ -167,7 +168,8 @@ async fn a_duplicate_after_many_members_is_refused() {
     let attacked = Attacked::start().await;
     let many: String = (0..200).map(|number| format!("\"m{number}\":{number},")).collect();
     let claims = Claims::good().text();
-    let accepted = attacked.ed25519.token_of(attacked.ed25519.header(), claims.replacen('{', &format!("{{{many}"), 1));
+    let accepted =
+        attacked.ed25519.token_of(attacked.ed25519.header(), claims.replacen('{', &format!("{{{many}"), 1));
     assert!(attacked.verify(&accepted).await.is_ok());
     let twice = claims.replacen('{', &format!("{{{many}\"m7\":7,"), 1);
     let token = attacked.ed25519.token_of(attacked.ed25519.header(), twice);
@@ -255,7 +257,10 @@ async fn what_is_not_one_strict_json_object_is_refused_though_well_signed() {
         ("a comment", good.replacen('{', "{/**/", 1).into()),
         ("a trailing comma", good.replacen('}', ",}", 1).into()),
         ("a byte order mark", format!("\u{feff}{good}").into()),
-        ("bytes that are no UTF-8", good.replace("alice", "al\u{1}ce").replace('\u{1}', "\u{e9}").into_bytes()),
+        (
+            "bytes that are no UTF-8",
+            good.replace("alice", "al\u{1}ce").replace('\u{1}', "\u{e9}").into_bytes(),
+        ),
         ("an array", format!("[{good}]").into()),
         ("a string", serde_json::to_vec(&good).unwrap()),
         ("nothing", Vec::new()),

@@ -28,9 +28,8 @@ async fn a_storm_of_unknown_kids_makes_one_fetch_and_then_none_for_the_cool_down
     assert_eq!(site.requests(), 1);
     attacked.sidecar.pass(&attacked.hands, MINUTE).await;
 
-    let storm: Vec<_> = (0..100)
-        .map(|number| Key::ed25519(&format!("storm-{number}")).token(&Claims::of(FEED)))
-        .collect();
+    let storm: Vec<_> =
+        (0..100).map(|number| Key::ed25519(&format!("storm-{number}")).token(&Claims::of(FEED))).collect();
     for round in 0..2 {
         for result in join_all(storm.iter().map(|token| attacked.verify(token))).await {
             assert_denied(result, "UNKNOWN_KEY", "NONE");

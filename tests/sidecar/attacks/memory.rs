@@ -109,8 +109,10 @@ async fn a_bad_signature_is_not_remembered_past_the_key_set_it_was_bad_under() {
     site.publish("/jwks.json", jwks([&old]));
     let attacked = fed(&site, "").await;
     let early = new.token(&Claims::of(FEED));
-    eventually("the keys are there", || async { attacked.verify(&old.token(&Claims::of(FEED))).await.is_ok() })
-        .await;
+    eventually("the keys are there", || async {
+        attacked.verify(&old.token(&Claims::of(FEED))).await.is_ok()
+    })
+    .await;
     attacked.denies_each("BAD_SIGNATURE", [("a key not published yet", &early)]).await;
     site.publish("/jwks.json", jwks([&new]));
     attacked.sidecar.pass(&attacked.hands, Duration::from_secs(300)).await;
@@ -162,7 +164,8 @@ async fn remembered_denials_crowd_out_no_acceptance() {
     for number in 0..200 {
         assert_denied(attacked.verify(&format!("junk-{number}")).await, "MALFORMED", "NONE");
     }
-    let hits = || crate::verification::counted(&attacked.sidecar, "countersign_verify_total", &["source=\"cache\""]);
+    let hits =
+        || crate::verification::counted(&attacked.sidecar, "countersign_verify_total", &["source=\"cache\""]);
     let before = hits().await;
     assert!(attacked.verify(&token).await.is_ok());
     assert_eq!(hits().await, before + 1.0);
