@@ -31,6 +31,7 @@ deny:
 	cargo deny --locked check bans licenses sources
 
 bench:
+	cargo bench --locked --bench tuned --no-run
 	cargo bench --locked --bench summary
 
 shop:

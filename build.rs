@@ -18,5 +18,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::grpc::codec::StrictCodec")
         .skip_debug(REDACTED.map(|name| format!(".countersign.v1.{name}")))
         .compile_fds(descriptors)?;
+    compile_example()
+}
+
+/// The example's own api, as an application compiles one: with tonic's usual codec.
+fn compile_example() -> Result<(), Box<dyn Error>> {
+    const FOLDER: &str = "examples/shop/proto";
+    println!("cargo:rerun-if-changed={FOLDER}");
+    let descriptors = protox::compile(["shop.proto"], [FOLDER])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

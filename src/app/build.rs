@@ -266,6 +266,12 @@ impl Assembly {
 pub fn explain(error: &StartError) -> String {
     match error {
         StartError::Configuration(faults) => format!("the configuration can't work\n{faults}"),
+        StartError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+            format!(
+                "{}; choose another, such as --set api.tcp=127.0.0.1:0 or --set ops.address=127.0.0.1:0",
+                chain(error)
+            )
+        }
         StartError::Store(_) | StartError::Listen { .. } => chain(error),
     }
 }

@@ -29,6 +29,10 @@ pub(super) struct OwnRooms {
 /// What our own signing keys can be.
 const OWN_ALGORITHMS: [Algorithm; 3] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs256];
 
+/// How long a login at a foreign issuer is taken to last, which a denial of it has to outlast: as long as the longest
+/// of our presets. Its tokens live shorter, but are renewed without a new login.
+const FOREIGN_SESSION: Duration = Duration::from_secs(90 * 86_400);
+
 /// An error with everything that led to it.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -244,7 +248,7 @@ fn build_foreign(
             renew_before: None,
         },
         by_policy: HashMap::new(),
-        longest_life: settings.max_lifetime + settings.leeway,
+        longest_life: settings.max_lifetime.max(FOREIGN_SESSION) + settings.leeway,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Running what was built: background tasks, worker threads, listeners, and the way out.
 //!
-//! All spawning in countersign happens here, through one tracker and one token.
+//! Every task that runs beside calls is spawned here, through one tracker and one token; the two listeners spawn only
+//! their connections, each through a tracker of its own.
 
 use crate::app::{App, Background};
 use crate::grpc::serve::{self, Dealt};
@@ -57,7 +58,17 @@ impl App {
             tasks.spawn(serve::accept(listener, Arc::clone(&places), deals, drain.clone()));
         }
 
-        shutdown.cancelled().await;
+        let died = {
+            let gone = futures_util::future::select_all(workers.iter_mut().map(|worker| &mut worker.done));
+            tokio::select! {
+                () = shutdown.cancelled() => false,
+                _ = gone => true,
+            }
+        };
+        if died {
+            // Cannot happen while every call is its own task; but half a sidecar must not look like a whole one.
+            return Err(io::Error::other("a worker thread ended by itself"));
+        }
         tracing::info!(grace = ?settings.drain.grace, "draining");
         readiness.drain();
         tokio::time::sleep(settings.drain.grace).await;

@@ -33,6 +33,9 @@ impl Sample {
         metrics.set_denylist(self.parts.denylist.len(), self.parts.denylist.ratio());
         for ring in &self.rings {
             let counts = ring.counts();
+            if !ring.settings().source.is_remote() {
+                continue;
+            }
             metrics.set_jwks_age(ring.issuer(), ring.age());
             metrics.set_jwks_fetches(ring.issuer(), counts.fetched, counts.failed);
         }

@@ -66,16 +66,10 @@ fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for issuer in &config.issuers {
         warnings.push(format!(
-            "{}: a cut-off by subject is judged by {}, failing that by auth_time, then iat; where tokens are renewed \
-             without a new login and carry neither, a renewal outlives the cut-off",
+            "{}: a cut-off by subject is judged by `{}`, failing that by `iat`; where tokens are renewed without a new \
+             login and don't carry it, a renewal escapes the cut-off",
             issuer.issuer, issuer.claims.login
         ));
-    }
-    if let Some(own) = &config.own
-        && own.policies.iter().any(|policy| policy.strategy == config::Strategy::Session)
-        && own.handle_keys.is_none()
-    {
-        warnings.push("without own.handle_keys session tokens are not accepted by this sidecar".to_owned());
     }
     warnings
 }

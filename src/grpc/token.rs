@@ -7,9 +7,10 @@ use crate::grpc::v1::consistency::Requirement;
 use crate::grpc::v1::revoke_request::Target;
 use crate::grpc::v1::{self, RefreshRequest, RefreshResponse, RevokeRequest, RevokeResponse, VerifyRequest};
 use crate::grpc::{status, timestamp};
+use crate::keys::HandleKind;
 use crate::revocation::{DenialKey, Draft};
 use crate::session::{Renewed, Tokens};
-use crate::token::{Issuer, Revision};
+use crate::token::{Action, Issuer, Reason, Revision};
 use crate::verify::{Acceptance, Consistency, Demands, Kind, Possession, Verdict};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
@@ -349,6 +350,10 @@ async fn possessed(parts: &Parts, token: &str) -> Result<Option<Draft>, Status> 
         let key = DenialKey::session(&issuer, &handle.session.to_string());
         let expires_at = parts.clock.now().judged.after(longest(parts, &issuer)?);
         return Ok(Some(Draft::Session { key, expires_at }));
+    }
+    if HandleKind::of(token).is_some() && parts.handles.is_none() {
+        // It may well be good; only nobody here can tell. OK would claim that it is revoked.
+        return Err(status::status(Reason::UnsupportedType, Action::None, None));
     }
     match parts.verifier.possession(token, parts.settings.deadline).await? {
         Possession::Proven(draft) => Ok(Some(draft)),

@@ -1,7 +1,7 @@
 //! From a credential to an acceptance: out of the cache, or by parsing, key, signature and issuer policy.
 
 use crate::clock::Now;
-use crate::keys::{NoKey, Sought};
+use crate::keys::{HandleKind, NoKey, Sought};
 use crate::token::{Action, Issuer, Reason, TokenDigest};
 use crate::verify::cache::KnownBad;
 use crate::verify::compact::{self, Decoded};
@@ -73,6 +73,10 @@ impl Verifier {
                 Ok(_) => Err(NotYet::NeedsStore),
                 Err(denied) => Err(NotYet::Refused(plain(denied, Some(&tokens.issuer)))),
             };
+        }
+        if HandleKind::of(token).is_some() {
+            let unknown = Denied::new(Reason::UnsupportedType, "this sidecar has no keys for opaque tokens");
+            return Err(NotYet::Refused(plain(unknown, None)));
         }
         let remembering = |not_yet: NotYet| {
             if let NotYet::KnownBad(_, denial) = &not_yet {

@@ -118,6 +118,9 @@ struct Front {
 
 impl Front {
     fn new(max_entries: usize) -> Self {
+        if max_entries == 0 {
+            return Self { buckets: Box::default(), mask: 0 };
+        }
         let count = (max_entries * 2).div_ceil(WAYS).next_power_of_two();
         Self { buckets: (0..count).map(|_| Mutex::default()).collect(), mask: count - 1 }
     }

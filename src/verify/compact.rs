@@ -3,8 +3,16 @@
 use crate::token::Reason;
 use crate::verify::refusal::Denied;
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use std::sync::LazyLock;
+
+/// Strict as `URL_SAFE_NO_PAD`, and several times as fast where the processor can.
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+static BASE64URL: LazyLock<base64::engine::Simd> =
+    LazyLock::new(|| base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD));
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
+static BASE64URL: LazyLock<base64::engine::GeneralPurpose> =
+    LazyLock::new(|| base64::engine::general_purpose::URL_SAFE_NO_PAD);
 
 /// A token's parts, decoded but not yet understood.
 pub struct Decoded<'t> {
@@ -49,7 +57,7 @@ pub fn decode(token: &str, max_bytes: usize) -> Result<Decoded<'_>, Denied> {
         _ => return Err(Denied::new(Reason::Malformed, "not three parts")),
     }
     let decoded = |part: &str| {
-        URL_SAFE_NO_PAD
+        BASE64URL
             .decode(part)
             .map_err(|_| Denied::new(Reason::Malformed, "not canonical, unpadded base64url"))
     };

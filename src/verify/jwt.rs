@@ -134,6 +134,9 @@ impl Signed<'_> {
             instant(claims.get("exp"), "exp is no NumericDate")?.ok_or(missing("there is no exp"))?;
         let issued_at = instant(claims.get("iat"), "iat is no NumericDate")?;
         let not_before = instant(claims.get("nbf"), "nbf is no NumericDate")?;
+        if issued_at.is_some_and(|issued_at| expires_at < issued_at) {
+            return Err(Denied::new(Reason::InvalidClaim, "exp lies before iat"));
+        }
         if expires_at.since(issued_at.unwrap_or(now)) > policy.max_lifetime() {
             return Err(Denied::new(Reason::InvalidClaim, "it lives longer than this issuer's tokens may"));
         }
@@ -154,7 +157,13 @@ impl Signed<'_> {
         };
         let logged_in_at = match logged_in_at {
             Some(at) => Some(at),
-            None => instant(claims.get("auth_time"), "auth_time is no NumericDate")?.or(issued_at),
+            None => instant(claims.get("auth_time"), "auth_time is no NumericDate")?,
+        };
+        // Nobody logs in after the token was made: a later login would only dodge cut-offs. Our own stamp counts
+        // milliseconds and may lie within the second that iat was cut to.
+        let logged_in_at = match (logged_in_at, issued_at) {
+            (Some(login), Some(issued_at)) if !policy.is_own() => Some(login.min(issued_at)),
+            (login, issued_at) => login.or(issued_at),
         };
         let issuer = policy.issuer();
         let marks = Marks {

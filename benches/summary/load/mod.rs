@@ -175,8 +175,10 @@ fn wait(connections: &[Connection], paced: bool) {
     let interest = |connection: &Connection| {
         if connection.written < connection.out.len() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }
     };
-    let mut fds: Vec<_> =
-        connections.iter().map(|connection| PollFd::from_borrowed_fd(connection.stream.fd(), interest(connection))).collect();
+    let mut fds: Vec<_> = connections
+        .iter()
+        .map(|connection| PollFd::from_borrowed_fd(connection.stream.fd(), interest(connection)))
+        .collect();
     let _ = poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 }));
 }
 
@@ -272,13 +274,15 @@ impl Connection {
                 let first = accepted.trailer.get_or_insert_with(|| payload.to_vec());
                 assert_eq!(first, payload, "a call ended otherwise than the first");
                 assert!(contains(payload, b"grpc-status") || !payload.is_empty());
-                let at = self.under_way.iter().position(|(id, _)| *id == head.stream).expect("a call under way");
+                let at =
+                    self.under_way.iter().position(|(id, _)| *id == head.stream).expect("a call under way");
                 let (_, due) = self.under_way.remove(at).expect("it was found");
                 latencies.push(now.saturating_duration_since(due));
             }
             SETTINGS if head.flags & ACK == 0 => {
                 for setting in payload.chunks_exact(6) {
-                    let value = i64::from(u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]));
+                    let value =
+                        i64::from(u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]));
                     if setting[..2] == [0, 4] {
                         self.stream_window += value - self.initial_window;
                         self.initial_window = value;
