@@ -113,3 +113,15 @@ async fn a_token_without_typ_is_accepted_where_its_issuer_sets_none() {
     let id_token = world.key.token_of(r#"{"alg":"EdDSA","kid":"k","typ":"JWT"}"#, Claims::good().text());
     assert_denied(world.sidecar.verify(&id_token).await, "UNSUPPORTED_TYPE", "NONE");
 }
+
+#[tokio::test]
+async fn sub_of_a_wrong_type_is_refused_even_where_another_claim_is_the_subject() {
+    let world = World::start_with("claims: {subject: uid}\n").await;
+    let claims = Claims::good().with("uid", "\"u1\"");
+    assert_eq!(world.sidecar.verify(&world.token(claims.clone())).await.unwrap().subject, "u1");
+    assert!(world.sidecar.verify(&world.token(claims.clone().without("sub"))).await.is_ok());
+    for sub in ["1", "{}", "[\"u1\"]", "null"] {
+        let token = world.token(claims.clone().with("sub", sub));
+        assert_denied(world.sidecar.verify(&token).await, "INVALID_CLAIM", "NONE");
+    }
+}
