@@ -88,13 +88,12 @@ async fn a_token_meant_for_another_audience_can_be_taken_back_and_a_dead_one_lea
 }
 
 #[tokio::test]
-async fn a_token_that_can_never_be_accepted_leaves_no_denial_for_ages() {
+async fn a_token_that_nobody_can_accept_leaves_no_denial() {
     let world = World::start().await;
     let before = world.revoke_by_possession("junk").await;
     for claims in [
-        Claims::good().with("exp", 253_402_300_799_u64),
-        Claims::good().at("exp", 86_401),
         Claims::good().with("exp", "1e18"),
+        Claims::good().with("exp", "\"1900000900\""),
         Claims::good().without("exp"),
         Claims::good().with("jti", "7"),
     ] {
