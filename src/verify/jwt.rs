@@ -100,6 +100,8 @@ pub struct Signed<'d> {
 impl Signed<'_> {
     /// What denies this token, and until when: by `jti`, or without one by its signing input. `None` where it says no
     /// usable expiry; such a token is never accepted.
+    ///
+    /// The rest of the issuer's policy is not asked: another sidecar may accept what this one would not.
     #[must_use]
     pub fn denial(&self, policy: &IssuerPolicy) -> Option<(DenialKey, Timestamp)> {
         let expires_at = instant(self.claims.get("exp"), "").ok().flatten()?;
@@ -123,6 +125,7 @@ impl Signed<'_> {
         let claims = &self.claims;
         let paths = policy.paths();
         let missing = |detail| Denied::new(Reason::MissingClaim, detail);
+        text(claims.get("sub"), "sub is not text")?;
         let subject = identifier(text(paths.subject.find(claims), "the subject is not text")?)?;
         let subject = subject.ok_or(missing("there is no subject"))?;
         let audiences = texts(claims.get("aud"), "aud is not text or an array of texts")?;
@@ -134,12 +137,7 @@ impl Signed<'_> {
             instant(claims.get("exp"), "exp is no NumericDate")?.ok_or(missing("there is no exp"))?;
         let issued_at = instant(claims.get("iat"), "iat is no NumericDate")?;
         let not_before = instant(claims.get("nbf"), "nbf is no NumericDate")?;
-        if issued_at.is_some_and(|issued_at| expires_at < issued_at) {
-            return Err(Denied::new(Reason::InvalidClaim, "exp lies before iat"));
-        }
-        if expires_at.since(issued_at.unwrap_or(now)) > policy.max_lifetime() {
-            return Err(Denied::new(Reason::InvalidClaim, "it lives longer than this issuer's tokens may"));
-        }
+        check_life(policy, issued_at.unwrap_or(now.min(expires_at)), expires_at)?;
         if policy.required().iter().any(|name| claims.get(name).is_none()) {
             return Err(missing("a claim this issuer's tokens must have is missing"));
         }
@@ -150,20 +148,9 @@ impl Signed<'_> {
             None => text(claims.get("azp"), "azp is not text")?,
         };
         let own = Own::read(claims, policy)?;
-        let logged_in_at = match (own.logged_in_at, &paths.login) {
-            (Some(at), _) => Some(at),
-            (None, Some(path)) => instant(path.find(claims), "the login instant is no NumericDate")?,
-            (None, None) => None,
-        };
-        let logged_in_at = match logged_in_at {
+        let logged_in_at = match own.logged_in_at {
             Some(at) => Some(at),
-            None => instant(claims.get("auth_time"), "auth_time is no NumericDate")?,
-        };
-        // Nobody logs in after the token was made: a later login would only dodge cut-offs. Our own stamp counts
-        // milliseconds and may lie within the second that iat was cut to.
-        let logged_in_at = match (logged_in_at, issued_at) {
-            (Some(login), Some(issued_at)) if !policy.is_own() => Some(login.min(issued_at)),
-            (login, issued_at) => login.or(issued_at),
+            None => foreign_login(claims, policy, issued_at)?,
         };
         let issuer = policy.issuer();
         let marks = Marks {
@@ -194,6 +181,35 @@ impl Signed<'_> {
             marks,
         })
     }
+}
+
+/// Whether a token's life, from one instant to the other, is one that its issuer's tokens may have.
+fn check_life(policy: &IssuerPolicy, issued_at: Timestamp, expires_at: Timestamp) -> Result<(), Denied> {
+    if expires_at < issued_at {
+        return Err(Denied::new(Reason::InvalidClaim, "exp lies before iat"));
+    }
+    if expires_at.since(issued_at) > policy.max_lifetime() {
+        return Err(Denied::new(Reason::InvalidClaim, "it lives longer than this issuer's tokens may"));
+    }
+    Ok(())
+}
+
+/// The login a foreign token goes back to: by the configured claim, else `auth_time`, else `iat`.
+fn foreign_login(
+    claims: &Object<'_>,
+    policy: &IssuerPolicy,
+    issued_at: Option<Timestamp>,
+) -> Result<Option<Timestamp>, Denied> {
+    let configured = policy.paths().login.as_ref().and_then(|path| path.find(claims));
+    let login = match instant(configured, "the login instant is no NumericDate")? {
+        Some(at) => Some(at),
+        None => instant(claims.get("auth_time"), "auth_time is no NumericDate")?,
+    };
+    // Nobody logs in after the token was made: a later login would only dodge cut-offs.
+    Ok(match (login, issued_at) {
+        (Some(login), Some(issued_at)) => Some(login.min(issued_at)),
+        (login, issued_at) => login.or(issued_at),
+    })
 }
 
 /// What only our own tokens say.
