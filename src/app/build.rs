@@ -121,6 +121,7 @@ impl Assembly {
             feed: Arc::clone(&feed),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
+            encode: grpc::encode,
             cache: CacheSettings { max_entries: usize::try_from(config.cache_entries).unwrap_or(usize::MAX) },
             max_token_bytes: config.api.max_token_bytes,
         });

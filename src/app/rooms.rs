@@ -186,13 +186,13 @@ fn build_own_issuer(
     })
 }
 
-fn own_freshness(policy: &Policy) -> Freshness {
-    Freshness {
+fn own_freshness(policy: &Policy) -> Arc<Freshness> {
+    Arc::new(Freshness {
         fully_consistent: policy.fully_consistent(),
         bound: policy.staleness_bound(),
         says_stale_after: policy.says_stale_after().unwrap_or(Duration::MAX),
         renew_before: Some(policy.renew_before()),
-    }
+    })
 }
 
 fn build_foreign(
@@ -241,12 +241,12 @@ fn build_foreign(
     Some(IssuerSettings {
         policy: noted(policy, config, &format!("issuers[{index}]"), faults)?,
         ring: Some(ring?),
-        freshness: Freshness {
+        freshness: Arc::new(Freshness {
             fully_consistent: settings.freshness.floor == Floor::FullyConsistent,
             bound: settings.freshness.staleness_bound,
             says_stale_after: settings.freshness.says_stale_after.unwrap_or(Duration::MAX),
             renew_before: None,
-        },
+        }),
         by_policy: HashMap::new(),
         longest_life: settings.max_lifetime.max(FOREIGN_SESSION) + settings.leeway,
     })

@@ -5,9 +5,11 @@
 use crate::grpc::status;
 use crate::grpc::v1::{VerifyRequest, VerifyStreamRequest};
 use crate::token::Revision;
-use bytes::{Buf, BufMut, Bytes};
+use crate::verify::Acceptance;
+use bytes::{Buf, BufMut};
 use prost::Message;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -71,8 +73,15 @@ impl<U: Message + Default> Decoder for StrictDecoder<U> {
 /// A Verify answer: the encoding kept with the accepted token, and what varies from call to call.
 #[derive(Clone, Debug)]
 pub struct VerifyAnswer {
-    /// Fields 1 to 14 of a VerifyResponse.
-    pub fixed: Bytes,
+    /// Holds fields 1 to 14 of a VerifyResponse.
+    pub acceptance: Arc<Acceptance>,
+    /// The others.
+    pub standing: AnswerStanding,
+}
+
+/// What an answer stands on.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerStanding {
     /// Field 15.
     pub revision: Revision,
     /// Field 16.
@@ -88,7 +97,7 @@ struct Varying {
 }
 
 impl Varying {
-    fn of(answer: &VerifyAnswer) -> Self {
+    fn of(answer: &AnswerStanding) -> Self {
         let mut varying = Self { bytes: [0; 64], len: 0 };
         let mut text = RevisionText { bytes: [0; 37] };
         let revision = text.write(answer.revision);
@@ -187,9 +196,9 @@ impl Encoder for AnswerEncoder {
     type Error = Status;
 
     fn encode(&mut self, answer: VerifyAnswer, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        let varying = Varying::of(&answer);
-        buf.reserve(answer.fixed.len() + varying.len);
-        buf.put_slice(&answer.fixed);
+        let (fixed, varying) = (answer.acceptance.answer(), Varying::of(&answer.standing));
+        buf.reserve(fixed.len() + varying.len);
+        buf.put_slice(fixed);
         buf.put_slice(varying.as_slice());
         Ok(())
     }
@@ -267,12 +276,12 @@ impl Encoder for StreamAnswerEncoder {
         }
         match answer.result {
             Ok(accepted) => {
-                let varying = Varying::of(&accepted);
-                let len = accepted.fixed.len() + varying.len;
+                let (fixed, varying) = (accepted.acceptance.answer(), Varying::of(&accepted.standing));
+                let len = fixed.len() + varying.len;
                 buf.reserve(len + 16);
                 prost::encoding::encode_key(2, prost::encoding::WireType::LengthDelimited, buf);
                 prost::encoding::encode_varint(len as u64, buf);
-                buf.put_slice(&accepted.fixed);
+                buf.put_slice(fixed);
                 buf.put_slice(varying.as_slice());
             }
             Err(status) => prost::encoding::message::encode(3, &status, buf),
@@ -290,12 +299,6 @@ mod tests {
     use super::*;
     use crate::grpc::v1::VerifyResponse;
 
-    fn decoded(answer: &VerifyAnswer) -> VerifyResponse {
-        let mut bytes = answer.fixed.to_vec();
-        bytes.extend_from_slice(Varying::of(answer).as_slice());
-        VerifyResponse::decode(bytes.as_slice()).unwrap()
-    }
-
     #[test]
     fn an_answer_decodes_to_what_was_put_together() {
         let fixed = VerifyResponse { issuer: "https://auth.example.com".into(), ..Default::default() };
@@ -305,15 +308,12 @@ mod tests {
             (0x0123_4567_89ab_cdef, 10_203, Duration::from_millis(17), true),
         ] {
             let revision = Revision { epoch, seq };
-            let answer = VerifyAnswer { fixed: fixed.encode_to_vec().into(), revision, staleness, stale };
-            let response = decoded(&answer);
+            let mut bytes = fixed.encode_to_vec();
+            bytes.extend_from_slice(Varying::of(&AnswerStanding { revision, staleness, stale }).as_slice());
+            let response = VerifyResponse::decode(bytes.as_slice()).unwrap();
             assert_eq!(response.issuer, "https://auth.example.com");
             assert_eq!(response.revision, revision.to_string());
-            let said = response.staleness.unwrap();
-            assert_eq!(
-                (said.seconds, said.nanos),
-                (staleness.as_secs() as i64, staleness.subsec_nanos() as i32)
-            );
+            assert_eq!(Duration::try_from(response.staleness.unwrap()), Ok(staleness));
             assert_eq!(response.stale, stale);
         }
     }

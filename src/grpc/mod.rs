@@ -15,6 +15,7 @@ pub mod v1;
 mod wire;
 
 pub use router::{Api, Parts, Rpc, Settings};
+pub use token::encode;
 
 /// An instant as protobuf has it.
 fn timestamp(at: crate::clock::Timestamp) -> prost_types::Timestamp {

@@ -1,7 +1,7 @@
 //! TokenService: messages into demands, outcomes into answers.
 
 use crate::grpc::callers::{Peer, Right};
-use crate::grpc::codec::{StreamAnswer, StreamItem, VerifyAnswer};
+use crate::grpc::codec::{AnswerStanding, StreamAnswer, StreamItem, VerifyAnswer};
 use crate::grpc::router::Parts;
 use crate::grpc::v1::consistency::Requirement;
 use crate::grpc::v1::revoke_request::Target;
@@ -11,7 +11,7 @@ use crate::keys::HandleKind;
 use crate::revocation::{DenialKey, Draft};
 use crate::session::{Renewed, Tokens};
 use crate::token::{Action, Issuer, Reason, Revision};
-use crate::verify::{Acceptance, Consistency, Demands, Kind, Possession, Verdict};
+use crate::verify::{Accepted, Consistency, Demands, Kind, Possession, Verdict};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use prost::Message;
@@ -109,16 +109,13 @@ fn demands(request: &VerifyRequest, deadline: Duration) -> Result<(&str, Demands
 }
 
 fn answer(verdict: Verdict) -> VerifyAnswer {
-    VerifyAnswer {
-        fixed: verdict.acceptance.wire(encode).clone(),
-        revision: verdict.revision,
-        staleness: verdict.staleness,
-        stale: verdict.stale,
-    }
+    let Verdict { acceptance, revision, staleness, stale, .. } = verdict;
+    VerifyAnswer { acceptance, standing: AnswerStanding { revision, staleness, stale } }
 }
 
-/// Fields 1 to 14 of the answer; the rest varies from call to call.
-fn encode(accepted: &Acceptance) -> bytes::Bytes {
+/// Fields 1 to 14 of the answer, encoded once when a credential is accepted; the others vary from call to call.
+#[must_use]
+pub fn encode(accepted: &Accepted) -> Vec<u8> {
     let response = v1::VerifyResponse {
         issuer: accepted.issuer().to_string(),
         subject: accepted.subject().to_owned(),
@@ -142,7 +139,7 @@ fn encode(accepted: &Acceptance) -> bytes::Bytes {
         staleness: None,
         stale: false,
     };
-    response.encode_to_vec().into()
+    response.encode_to_vec()
 }
 
 /// One VerifyStream.

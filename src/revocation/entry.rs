@@ -4,7 +4,7 @@
 //! clear, an entry has one small size, and a sidecar can give back to the store every entry the store lost.
 
 use crate::clock::Timestamp;
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use std::fmt;
 
 /// Names a token, session, subject or issuer: the first 128 bits of a SHA-256 over its kind, issuer and value.
@@ -70,16 +70,28 @@ impl DenialKey {
     }
 
     fn digest(kind: u8, issuer: &str, value: &[u8]) -> Self {
-        let mut context = Context::new(&SHA256);
-        context.update(&[kind]);
-        context.update(&u64::try_from(issuer.len()).unwrap_or(u64::MAX).to_be_bytes());
-        context.update(issuer.as_bytes());
-        context.update(value);
-        let mut bytes = [0; 16];
-        for (to, from) in bytes.iter_mut().zip(context.finish().as_ref()) {
-            *to = *from;
-        }
-        Self::from_bytes(bytes)
+        let length = u64::try_from(issuer.len()).unwrap_or(u64::MAX).to_be_bytes();
+        let parts = [&[kind], &length[..], issuer.as_bytes(), value];
+        // What is short, and nearly everything is, is digested in one go: half the time of a context.
+        let mut short = [0; 192];
+        let mut rest = short.as_mut_slice();
+        let fits = parts.iter().all(|part| {
+            let taken = std::mem::take(&mut rest);
+            taken.split_at_mut_checked(part.len()).is_some_and(|(here, after)| {
+                here.copy_from_slice(part);
+                rest = after;
+                true
+            })
+        });
+        let digested = if fits {
+            let unused = rest.len();
+            digest(&SHA256, short.get(..short.len() - unused).unwrap_or_default())
+        } else {
+            let mut context = Context::new(&SHA256);
+            parts.iter().for_each(|part| context.update(part));
+            context.finish()
+        };
+        digested.as_ref().first_chunk().map_or(Self([0; 4]), |bytes| Self::from_bytes(*bytes))
     }
 }
 
@@ -165,6 +177,19 @@ mod tests {
         ];
         for (i, one) in keys.iter().enumerate() {
             assert!(keys.iter().skip(i + 1).all(|other| one != other));
+        }
+    }
+
+    #[test]
+    fn a_key_is_the_same_digest_short_or_long() {
+        for length in [0, 100, 150, 160, 170, 180, 190, 200, 1000] {
+            let (issuer, value) = ("https://auth.example.com", "v".repeat(length));
+            let mut bytes = vec![b'u'];
+            bytes.extend_from_slice(&24_u64.to_be_bytes());
+            bytes.extend_from_slice(issuer.as_bytes());
+            bytes.extend_from_slice(value.as_bytes());
+            let expected = digest(&SHA256, &bytes);
+            assert_eq!(DenialKey::subject(issuer, &value).to_bytes(), expected.as_ref()[..16], "{length}");
         }
     }
 

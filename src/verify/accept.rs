@@ -3,16 +3,16 @@
 use crate::clock::Now;
 use crate::keys::{HandleKind, NoKey, Sought};
 use crate::token::{Action, Issuer, Reason, TokenDigest};
+use crate::verify::acceptance::Read;
 use crate::verify::cache::KnownBad;
 use crate::verify::compact::{self, Decoded};
 use crate::verify::jwt::{Signed, Unverified};
 use crate::verify::refusal::Denied;
 use crate::verify::verifier::undecided;
 use crate::verify::{
-    Acceptance, Accepted, Freshness, IssuerEntry, Kind, LONGEST_WAIT, RETRY_AFTER, Read, Refusal, Source,
-    Verifier,
+    Acceptance, Accepted, IssuerEntry, Kind, LONGEST_WAIT, RETRY_AFTER, Refusal, Source, Verifier,
 };
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a credential has no acceptance yet.
@@ -31,7 +31,7 @@ impl Verifier {
     /// A cached acceptance, if what it was accepted under still stands.
     pub(super) fn find(&self, digest: &TokenDigest) -> Option<Arc<Acceptance>> {
         let found = self.cache.find(digest)?;
-        (self.generation(&found.issuer, found.kind()) == found.generation).then_some(found)
+        (self.generation(&found.issuer, found.kind) == found.generation).then_some(found)
     }
 
     /// What an acceptance is bound to: the issuer's key set, or the keys session tokens are authenticated by.
@@ -142,24 +142,18 @@ impl Verifier {
     ) -> Arc<Acceptance> {
         let settings = &entry.settings;
         let freshness = match accepted.policy() {
-            _ if settings.by_policy.is_empty() => settings.freshness,
-            Some(policy) => settings.by_policy.get(policy).copied().unwrap_or(Freshness::STRICTEST),
-            None => settings.freshness,
+            Some(policy) if !settings.by_policy.is_empty() => {
+                settings.by_policy.get(policy).unwrap_or(&self.strictest)
+            }
+            Some(_) | None => &settings.freshness,
         };
         if let (Kind::Jwt, Some(before)) = (accepted.kind, freshness.renew_before) {
             let renews = accepted.session_id.is_some();
             accepted.refresh_after = renews.then(|| accepted.expires_at.before(before));
         }
         self.metrics.cache_miss();
-        let acceptance = Arc::new(Acceptance {
-            accepted,
-            digest,
-            issuer: Arc::clone(entry),
-            generation,
-            freshness,
-            read,
-            wire: OnceLock::new(),
-        });
+        let acceptance = Acceptance::new(accepted, self.encode, digest, entry, generation, freshness, read);
+        let acceptance = Arc::new(acceptance);
         self.cache.keep(&acceptance);
         acceptance
     }

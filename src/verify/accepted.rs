@@ -3,9 +3,7 @@
 
 use crate::clock::Timestamp;
 use crate::revocation::Marks;
-use crate::token::{Issuer, Reason};
-use crate::verify::policy::IssuerPolicy;
-use crate::verify::refusal::Denied;
+use crate::token::Issuer;
 use bytes::Bytes;
 use std::fmt;
 
@@ -138,36 +136,5 @@ impl Accepted {
 
     pub(super) fn policy(&self) -> Option<&str> {
         self.policy.as_deref()
-    }
-
-    /// `exp`, `nbf` and `iat` against the time, with the issuer's leeway. A session token has none: its record's times
-    /// are our own.
-    pub(super) fn check_time(&self, policy: &IssuerPolicy, now: Timestamp) -> Result<(), Denied> {
-        let leeway = match self.kind {
-            Kind::Jwt => policy.leeway(),
-            Kind::SessionToken => std::time::Duration::ZERO,
-        };
-        if now >= self.expires_at.after(leeway) {
-            return Err(Denied::new(Reason::Expired, "exp has passed"));
-        }
-        let latest = now.after(leeway);
-        if self.not_before.is_some_and(|at| at > latest) {
-            return Err(Denied::new(Reason::NotYetValid, "nbf lies in the future"));
-        }
-        if self.issued_at.is_some_and(|at| at > latest) {
-            return Err(Denied::new(Reason::NotYetValid, "iat lies in the future"));
-        }
-        Ok(())
-    }
-
-    /// What the caller demands: any of the audiences, all of the scopes.
-    pub(super) fn check_demands(&self, audiences: &[String], scopes: &[String]) -> Result<(), Denied> {
-        if !audiences.is_empty() && !audiences.iter().any(|audience| self.audiences.contains(audience)) {
-            return Err(Denied::new(Reason::WrongAudience, "none of the demanded audiences"));
-        }
-        if !scopes.iter().all(|scope| self.scopes.contains(scope)) {
-            return Err(Denied::new(Reason::InsufficientScope, "a demanded scope is missing"));
-        }
-        Ok(())
     }
 }

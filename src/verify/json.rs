@@ -56,23 +56,46 @@ impl fmt::Debug for Json<'_> {
 
 /// An object's members, in their order.
 #[derive(Clone, Default, PartialEq)]
-pub struct Object<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
+pub struct Object<'a>(Vec<Member<'a>>);
+
+#[derive(Clone, PartialEq)]
+struct Member<'a> {
+    tag: u64,
+    name: Cow<'a, str>,
+    value: Json<'a>,
+}
+
+impl Member<'_> {
+    fn is(&self, tag: u64, name: &str) -> bool {
+        self.tag == tag && (name.len() <= TAGGED || self.name == name)
+    }
+}
+
+/// Names up to this length are told apart by their tags alone.
+const TAGGED: usize = 7;
+
+/// A name's length and first letters in one word: names are compared far more often than read.
+fn tag(name: &str) -> u64 {
+    let length = (name.len() as u64) << 56;
+    name.bytes().take(TAGGED).enumerate().fold(length, |tag, (at, byte)| tag | u64::from(byte) << (8 * at))
+}
 
 impl<'a> Object<'a> {
     /// A member by its name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Json<'a>> {
-        self.0.iter().find(|(member, _)| member == name).map(|(_, value)| value)
+        let tag = tag(name);
+        self.0.iter().find(|member| member.is(tag, name)).map(|member| &member.value)
     }
 
     /// The members, taken out.
     pub fn into_members(self) -> impl Iterator<Item = (Cow<'a, str>, Json<'a>)> {
-        self.0.into_iter()
+        self.0.into_iter().map(|member| (member.name, member.value))
     }
 
     /// The members.
     pub fn members(&self) -> impl Iterator<Item = (&str, &Json<'a>)> {
-        self.0.iter().map(|(name, value)| (&**name, value))
+        self.0.iter().map(|member| (&*member.name, &member.value))
     }
 }
 
@@ -166,21 +189,22 @@ impl<'de> Visitor<'de> for Value {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json<'de>, A::Error> {
         let inner = self.deeper()?;
-        let mut members: Vec<(Cow<'de, str>, Json<'de>)> = Vec::with_capacity(FEW);
+        let mut members: Vec<Member<'de>> = Vec::with_capacity(FEW);
         let mut names: HashSet<Cow<'de, str>> = HashSet::new();
         while let Some(name) = access.next_key_seed(Name)? {
+            let tag = tag(&name);
             let seen = if members.len() < FEW {
-                members.iter().any(|(other, _)| *other == name)
+                members.iter().any(|member| member.is(tag, &name))
             } else {
                 if names.is_empty() {
-                    names.extend(members.iter().map(|(name, _)| name.clone()));
+                    names.extend(members.iter().map(|member| member.name.clone()));
                 }
                 !names.insert(name.clone())
             };
             if seen {
                 return Err(A::Error::custom("a member twice"));
             }
-            members.push((name, access.next_value_seed(inner)?));
+            members.push(Member { tag, name, value: access.next_value_seed(inner)? });
         }
         Ok(Json::Object(Object(members)))
     }
@@ -245,6 +269,16 @@ mod tests {
         assert!(parse(format!("{{{many}}}").as_bytes()).is_ok());
         assert!(parse(format!("{{{many},\"m7\":0}}").as_bytes()).is_err());
         assert!(parse(format!("{{{many},\"m99\":0}}").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn names_alike_at_their_beginning_are_different_names() {
+        let object = parse(br#"{"audience":1,"audiences":2,"audiencf":3,"aud\u0000":4,"aud":5}"#).unwrap();
+        for (name, value) in [("audience", 1), ("audiences", 2), ("audiencf", 3), ("aud\0", 4), ("aud", 5)] {
+            assert_eq!(object.get(name), Some(&Json::Unsigned(value)), "{name:?}");
+        }
+        assert_eq!(object.get("audienc"), None);
+        assert!(parse(br#"{"audience":1,"audience":2}"#).is_err());
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Signed<'_> {
         };
         let issuer = policy.issuer();
         let marks = Marks {
-            issuer: DenialKey::issuer(issuer),
+            issuer: policy.issuer_key(),
             subject: DenialKey::subject(issuer, &subject),
             token: Some(self.token_key(policy, token_id.as_deref())),
             session: session_id.as_deref().map(|session| DenialKey::session(issuer, session)),

@@ -5,6 +5,7 @@
 //! where the freshness asked for needs it is anything awaited; from memory an answer never waits.
 
 mod accept;
+pub mod acceptance;
 pub mod accepted;
 mod cache;
 pub mod claims;
@@ -18,6 +19,7 @@ pub mod refusal;
 pub mod session_token;
 mod verifier;
 
+pub use acceptance::{Acceptance, Encode};
 pub use accepted::{Accepted, Kind};
 pub use cache::Settings as CacheSettings;
 pub use freshness::{Consistency, Freshness};
@@ -25,16 +27,14 @@ pub use policy::IssuerPolicy;
 pub use refusal::Refusal;
 pub use session_token::{LiveSession, Reading, SessionReader, SessionState};
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::keys::{HandleKeys, KeyRing};
 use crate::ops::metrics::{Metrics, VerifyOk};
 use crate::revocation::{Denylist, Draft, Feed};
-use crate::token::{Issuer, TokenDigest};
-use bytes::Bytes;
+use crate::token::Issuer;
 use cache::AcceptanceCache;
 use std::collections::HashMap;
-use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a caller demands of a credential.
@@ -79,9 +79,9 @@ pub struct IssuerSettings {
     /// The keys its JWTs verify under; `None` where it has none, only session tokens.
     pub ring: Option<Arc<KeyRing>>,
     /// How fresh answers about them must be; for our own tokens where they name no policy known here.
-    pub freshness: Freshness,
+    pub freshness: Arc<Freshness>,
     /// Our own tokens name their policy.
-    pub by_policy: HashMap<String, Freshness>,
+    pub by_policy: HashMap<String, Arc<Freshness>>,
     /// How long anything of this issuer can live.
     pub longest_life: Duration,
 }
@@ -113,6 +113,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Makes answers.
+    pub encode: Encode,
     /// How much is cached.
     pub cache: CacheSettings,
     /// A larger credential is refused unread.
@@ -130,48 +132,6 @@ struct IssuerEntry {
     settings: IssuerSettings,
     place: usize,
     counted: [VerifyOk; 3],
-}
-
-/// How long a session's record, once read, answers from memory.
-#[derive(Clone, Copy, Debug)]
-struct Read {
-    /// When it was asked for, by the clock that never steps.
-    at: Duration,
-    /// From here on its activity has to be written again.
-    touch_at: Timestamp,
-}
-
-/// An accepted credential as it is kept: what it says, and under what it was accepted.
-pub struct Acceptance {
-    accepted: Accepted,
-    pub(in crate::verify) digest: TokenDigest,
-    issuer: Arc<IssuerEntry>,
-    generation: u64,
-    freshness: Freshness,
-    /// For a session token: what its record's reading was worth.
-    read: Option<Read>,
-    wire: OnceLock<Bytes>,
-}
-
-impl Acceptance {
-    /// A place for the edge to keep its encoding: made once, at the first answer.
-    pub fn wire(&self, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
-        self.wire.get_or_init(|| encode(self))
-    }
-}
-
-impl Deref for Acceptance {
-    type Target = Accepted;
-
-    fn deref(&self) -> &Accepted {
-        &self.accepted
-    }
-}
-
-impl std::fmt::Debug for Acceptance {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Acceptance(…)")
-    }
 }
 
 /// Accepted, and what the answer stands on.
@@ -208,6 +168,8 @@ pub struct Verifier {
     feed: Arc<Feed>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    encode: Encode,
+    strictest: Arc<Freshness>,
     max_token_bytes: usize,
 }
 

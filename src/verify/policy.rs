@@ -1,6 +1,7 @@
 //! What an issuer's tokens must be. Every field is settled when the sidecar starts.
 
 use crate::keys::Algorithm;
+use crate::revocation::DenialKey;
 use crate::token::Issuer;
 use crate::verify::claims::ClaimPath;
 use crate::verify::header::same_type;
@@ -85,7 +86,7 @@ pub enum PolicyError {
 
 /// What an issuer's tokens must be.
 #[derive(Clone, Debug)]
-pub struct IssuerPolicy(PolicySettings);
+pub struct IssuerPolicy(PolicySettings, DenialKey);
 
 impl IssuerPolicy {
     /// Checks the settings.
@@ -105,13 +106,19 @@ impl IssuerPolicy {
         if settings.max_lifetime.is_zero() {
             return Err(PolicyError::Lifetime);
         }
-        Ok(Self(settings))
+        let key = DenialKey::issuer(&settings.issuer);
+        Ok(Self(settings, key))
     }
 
     /// `iss`.
     #[must_use]
     pub fn issuer(&self) -> &Issuer {
         &self.0.issuer
+    }
+
+    /// What denies the issuer.
+    pub(super) fn issuer_key(&self) -> DenialKey {
+        self.1
     }
 
     /// How far clocks may differ.

@@ -8,9 +8,10 @@ use crate::clock::{Now, Timestamp};
 use crate::keys::{HandleError, HandleKind};
 use crate::revocation::{DenialKey, Marks, StoreError};
 use crate::token::{Action, Issuer, Reason, Revision, SessionId, TokenDigest};
+use crate::verify::acceptance::Read;
 use crate::verify::refusal::Denied;
 use crate::verify::verifier::{denied, undecided};
-use crate::verify::{Acceptance, Accepted, Kind, Read, Refusal, SessionTokenSettings, Verifier};
+use crate::verify::{Acceptance, Accepted, Kind, Refusal, SessionTokenSettings, Verifier};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +98,7 @@ impl Verifier {
     /// and read no longer ago than its policy's staleness bound.
     pub(super) fn reading_counts(&self, acceptance: &Acceptance, now: &Now) -> bool {
         acceptance.read.is_some_and(|read| {
-            now.judged < acceptance.expires_at()
+            now.judged < acceptance.expires_at
                 && now.judged < read.touch_at
                 && now.elapsed.saturating_sub(read.at) <= acceptance.freshness.bound
         })
@@ -156,10 +157,8 @@ impl Verifier {
         acceptance: &Acceptance,
         patience: Duration,
     ) -> Result<Option<(Reason, Action)>, Refusal> {
-        let own = acceptance.issuer.settings.policy.is_own();
-        let session = acceptance.session_id().filter(|_| own).and_then(|id| id.parse::<SessionId>().ok());
         let out_of_reach = |_| undecided(Reason::StoreUnavailable, Some(acceptance));
-        let (Some(id), Some(reader)) = (session, &self.sessions) else {
+        let (Some(id), Some(reader)) = (acceptance.session, &self.sessions) else {
             return self.feed.reach_head(patience).await.map(|()| None).map_err(out_of_reach);
         };
         let (reading, reached) = tokio::join!(reader.read(id, false), self.feed.reach_head(patience));
@@ -169,7 +168,7 @@ impl Verifier {
             SessionState::Idle => Some((Reason::SessionIdle, Action::Reauthenticate)),
             SessionState::Live(session) => {
                 let stale =
-                    acceptance.marks().claims_version.is_some_and(|version| version < session.claims_version);
+                    acceptance.marks.claims_version.is_some_and(|version| version < session.claims_version);
                 stale.then_some((Reason::StaleClaims, Action::Refresh))
             }
         })

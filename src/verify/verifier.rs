@@ -7,8 +7,8 @@ use crate::verify::accept::NotYet;
 use crate::verify::cache::AcceptanceCache;
 use crate::verify::compact;
 use crate::verify::{
-    Acceptance, Consistency, Demands, IssuerEntry, IssuerSettings, Kind, LONGEST_WAIT, Parts, Possession,
-    RETRY_AFTER, Refusal, Source, Verdict, Verifier,
+    Acceptance, Consistency, Demands, Freshness, IssuerEntry, IssuerSettings, Kind, LONGEST_WAIT, Parts,
+    Possession, RETRY_AFTER, Refusal, Source, Verdict, Verifier,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ impl Verifier {
             feed: parts.feed,
             clock: parts.clock,
             metrics: parts.metrics,
+            encode: parts.encode,
+            strictest: Arc::new(Freshness::STRICTEST),
             max_token_bytes: parts.max_token_bytes,
         }
     }
@@ -97,7 +99,7 @@ impl Verifier {
 
     /// Acceptances cached.
     #[must_use]
-    pub fn cached(&self) -> u64 {
+    pub fn cached(&self) -> usize {
         self.cache.len()
     }
 
@@ -122,7 +124,7 @@ impl Verifier {
                 Err(NotYet::NeedsKeys(_) | NotYet::NeedsStore) => return None,
             },
         };
-        if acceptance.kind() == Kind::SessionToken && !self.reading_counts(&acceptance, now) {
+        if acceptance.kind == Kind::SessionToken && !self.reading_counts(&acceptance, now) {
             return None;
         }
         // Taken before judging: then all that its revision covers was in force when the credential was judged.
@@ -148,7 +150,7 @@ impl Verifier {
         };
         let asked = acceptance.freshness.at_least(demands.consistency);
         let mut over = None;
-        if acceptance.kind() == Kind::SessionToken {
+        if acceptance.kind == Kind::SessionToken {
             let fresh = source == Source::Store
                 || (asked != Consistency::FullyConsistent
                     && self.reading_counts(&acceptance, &self.clock.now()));
@@ -175,18 +177,16 @@ impl Verifier {
 
     /// Denials that hold whatever the freshness: time, demands, denylist.
     fn last_step(&self, acceptance: &Acceptance, demands: &Demands<'_>, now: &Now) -> Result<(), Refusal> {
-        let accepted = &acceptance.accepted;
-        let policy = &acceptance.issuer.settings.policy;
-        if let Err(refusal) = accepted.check_time(policy, now.judged) {
+        if let Err(refusal) = acceptance.check_time(now.judged) {
             if refusal.reason == Reason::Expired {
                 self.cache.forget(&acceptance.digest);
             }
             return Err(denied(refusal.reason, refusal.action(), Some(acceptance)));
         }
-        if let Some(denial) = self.denylist.judge(accepted.marks(), now.judged) {
+        if let Some(denial) = self.denylist.judge(&acceptance.marks, now.judged) {
             return Err(denied(denial.reason(), denial.action(), Some(acceptance)));
         }
-        accepted
+        acceptance
             .check_demands(demands.audiences, demands.scopes)
             .map_err(|refusal| denied(refusal.reason, refusal.action(), Some(acceptance)))
     }

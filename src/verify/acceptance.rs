@@ -1,0 +1,129 @@
+//! What is kept of an accepted credential: the answer made of it, once, and what every call is judged by. Small, because
+//! a hundred thousand of them are kept.
+
+use crate::clock::Timestamp;
+use crate::revocation::Marks;
+use crate::token::{Issuer, Reason, SessionId, TokenDigest};
+use crate::verify::accepted::{Accepted, Kind};
+use crate::verify::refusal::Denied;
+use crate::verify::{Freshness, IssuerEntry};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Makes the part of an answer that stays the same from call to call. The edge gives it: what it means is its business.
+pub type Encode = fn(&Accepted) -> Vec<u8>;
+
+/// How long a session's record, once read, answers from memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read {
+    /// When it was asked for, by the clock that never steps.
+    pub(super) at: Duration,
+    /// From here on its activity has to be written again.
+    pub(super) touch_at: Timestamp,
+}
+
+/// An accepted credential as it is kept, with what it was accepted under.
+pub struct Acceptance {
+    pub(super) digest: TokenDigest,
+    pub(super) issuer: Arc<IssuerEntry>,
+    /// The issuer's key set, or the keys of session tokens, at the time.
+    pub(super) generation: u64,
+    pub(super) freshness: Arc<Freshness>,
+    pub(super) marks: Marks,
+    pub(super) kind: Kind,
+    /// The session it belongs to, where that is one of ours.
+    pub(super) session: Option<SessionId>,
+    /// For a session token.
+    pub(super) read: Option<Read>,
+    pub(super) expires_at: Timestamp,
+    /// The later of `nbf` and `iat`.
+    valid_from: Timestamp,
+    answer: Box<[u8]>,
+    /// Audiences, then scopes.
+    granted: Box<[Box<str>]>,
+    audiences: usize,
+}
+
+impl fmt::Debug for Acceptance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Acceptance(…)")
+    }
+}
+
+impl Acceptance {
+    pub(super) fn new(
+        accepted: Accepted,
+        encode: Encode,
+        digest: TokenDigest,
+        issuer: &Arc<IssuerEntry>,
+        generation: u64,
+        freshness: &Arc<Freshness>,
+        read: Option<Read>,
+    ) -> Self {
+        let own = issuer.settings.policy.is_own();
+        let granted = accepted.audiences.iter().chain(&accepted.scopes);
+        Self {
+            digest,
+            generation,
+            freshness: Arc::clone(freshness),
+            kind: accepted.kind,
+            session: accepted.session_id.as_deref().filter(|_| own).and_then(|id| id.parse().ok()),
+            read,
+            expires_at: accepted.expires_at,
+            valid_from: accepted.not_before.max(accepted.issued_at).unwrap_or_default(),
+            answer: encode(&accepted).into(),
+            granted: granted.map(|name| name.as_str().into()).collect(),
+            audiences: accepted.audiences.len(),
+            marks: accepted.marks,
+            issuer: Arc::clone(issuer),
+        }
+    }
+
+    /// The answer, as it was encoded when the credential was accepted.
+    #[must_use]
+    pub fn answer(&self) -> &[u8] {
+        &self.answer
+    }
+
+    /// Whose credential it is.
+    #[must_use]
+    pub fn issuer(&self) -> &Issuer {
+        self.issuer.settings.policy.issuer()
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn weight(&self) -> usize {
+        let granted: usize = self.granted.iter().map(|name| name.len() + size_of::<Box<str>>()).sum();
+        size_of::<Self>() + self.answer.len() + granted
+    }
+
+    /// `exp`, `nbf` and `iat` against the time, with the issuer's leeway. A session token has none: its record's times
+    /// are our own.
+    pub(super) fn check_time(&self, now: Timestamp) -> Result<(), Denied> {
+        let leeway = match self.kind {
+            Kind::Jwt => self.issuer.settings.policy.leeway(),
+            Kind::SessionToken => Duration::ZERO,
+        };
+        if now >= self.expires_at.after(leeway) {
+            return Err(Denied::new(Reason::Expired, "exp has passed"));
+        }
+        if self.valid_from > now.after(leeway) {
+            return Err(Denied::new(Reason::NotYetValid, "nbf or iat lies in the future"));
+        }
+        Ok(())
+    }
+
+    /// What the caller demands: any of the audiences, all of the scopes.
+    pub(super) fn check_demands(&self, audiences: &[String], scopes: &[String]) -> Result<(), Denied> {
+        let (own_audiences, own_scopes) = self.granted.split_at_checked(self.audiences).unwrap_or_default();
+        let among = |names: &[Box<str>], name: &String| names.iter().any(|one| **one == **name);
+        if !audiences.is_empty() && !audiences.iter().any(|audience| among(own_audiences, audience)) {
+            return Err(Denied::new(Reason::WrongAudience, "none of the demanded audiences"));
+        }
+        if !scopes.iter().all(|scope| among(own_scopes, scope)) {
+            return Err(Denied::new(Reason::InsufficientScope, "a demanded scope is missing"));
+        }
+        Ok(())
+    }
+}
