@@ -154,3 +154,19 @@ async fn it_ends_at_once_where_it_is_revoked_and_elsewhere_within_the_bound() {
     other.pass(&hands, Duration::ZERO).await;
     assert_denied(other.verify(&token).await, "REVOKED", "REAUTHENTICATE");
 }
+
+#[tokio::test]
+async fn it_is_not_too_young_for_a_sidecar_whose_clock_is_behind() {
+    let home = Home::new();
+    let own = home.own(&format!("    quick: {{{QUICK}}}\n    medium: {{preset: medium}}\n"));
+    let text =
+        home.config(&format!("api:\n  tcp: 127.0.0.1:0\n  workers: 1\n  serve: [verify, sessions]\n{own}"));
+    let behind = Sidecar::start(&text, Clock::manual(START).0, &home.path("")).await;
+    let ahead = Sidecar::start(&text, Clock::manual(START.after(5 * SECOND)).0, &home.path("")).await;
+    let (_, token) = token_of(&ahead).await;
+    for sidecar in [&ahead, &behind] {
+        assert!(sidecar.verify(&token).await.is_ok());
+        assert!(sidecar.verify(&token).await.is_ok(), "from memory, too");
+        assert!(sidecar.verify_consistently(&token).await.is_ok());
+    }
+}
