@@ -180,7 +180,7 @@ impl Verifier {
     /// Denials that hold whatever the freshness: time, demands, denylist.
     fn last_step(&self, acceptance: &Acceptance, demands: &Demands<'_>, now: &Now) -> Result<(), Refusal> {
         if let Err(refusal) = acceptance.check_time(now.judged) {
-            if refusal.reason == Reason::Expired {
+            if refusal.reason != Reason::NotYetValid {
                 self.cache.forget(&acceptance.digest);
             }
             return Err(denied(refusal.reason, refusal.action(), Some(acceptance)));
