@@ -1,24 +1,25 @@
 //! The compact serialization (RFC 7515 §7.1): three parts, strict base64url, nothing else.
 
 use crate::token::Reason;
+use crate::verify::header::Header;
 use crate::verify::refusal::Denied;
 use base64::Engine;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// Strict as `URL_SAFE_NO_PAD`, and several times as fast where the processor can.
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
-static BASE64URL: LazyLock<base64::engine::Simd> =
+pub(super) static BASE64URL: LazyLock<base64::engine::Simd> =
     LazyLock::new(|| base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD));
 #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
-static BASE64URL: LazyLock<base64::engine::GeneralPurpose> =
+pub(super) static BASE64URL: LazyLock<base64::engine::GeneralPurpose> =
     LazyLock::new(|| base64::engine::general_purpose::URL_SAFE_NO_PAD);
 
 /// A token's parts, decoded but not yet understood.
 pub struct Decoded<'t> {
     /// What was signed: the first two parts as they came, with the dot (RFC 7515 §2).
     pub signing_input: &'t str,
-    /// The JOSE header.
-    pub header: Vec<u8>,
+    /// What the JOSE header says.
+    pub header: Arc<Header>,
     /// The payload.
     pub payload: Vec<u8>,
     /// The signature.
@@ -35,7 +36,7 @@ impl std::fmt::Debug for Decoded<'_> {
 ///
 /// # Errors
 /// TOO_LARGE beyond `max_bytes`; UNSUPPORTED_TYPE for the five parts of a JWE; MALFORMED for anything else that is not
-/// three parts of canonical, unpadded base64url.
+/// three parts of canonical, unpadded base64url; and what [`Header::read`] says.
 pub fn decode(token: &str, max_bytes: usize) -> Result<Decoded<'_>, Denied> {
     if token.len() > max_bytes {
         return Err(Denied::new(Reason::TooLarge, "larger than this sidecar accepts"));
@@ -63,7 +64,7 @@ pub fn decode(token: &str, max_bytes: usize) -> Result<Decoded<'_>, Denied> {
     let signing_input = token.get(..header.len() + 1 + payload.len()).unwrap_or_default();
     Ok(Decoded {
         signing_input,
-        header: decoded(header)?,
+        header: Header::read(header)?,
         payload: decoded(payload)?,
         signature: decoded(signature)?,
     })
@@ -74,6 +75,8 @@ mod tests {
     use super::*;
 
     const MAX: usize = 16 * 1024;
+    /// `{"alg":"HS256"}`
+    const HEADER: &str = "eyJhbGciOiJIUzI1NiJ9";
 
     fn reason(token: &str) -> Reason {
         decode(token, MAX).unwrap_err().reason
@@ -81,8 +84,9 @@ mod tests {
 
     #[test]
     fn three_parts_are_decoded() {
-        let decoded = decode("eyJ9.AQID.BAUG", MAX).unwrap();
-        assert_eq!(decoded.signing_input, "eyJ9.AQID");
+        let token = format!("{HEADER}.AQID.BAUG");
+        let decoded = decode(&token, MAX).unwrap();
+        assert_eq!(decoded.signing_input, format!("{HEADER}.AQID"));
         assert_eq!((&decoded.payload[..], &decoded.signature[..]), (&[1, 2, 3][..], &[4, 5, 6][..]));
     }
 

@@ -3,30 +3,62 @@
 
 use crate::keys::Algorithm;
 use crate::token::Reason;
+use crate::verify::compact::BASE64URL;
 use crate::verify::json::{self, Json};
 use crate::verify::refusal::Denied;
-use std::borrow::Cow;
+use base64::Engine;
+use std::cell::RefCell;
+use std::sync::Arc;
 
 /// A longer key id is refused.
 pub const MAX_KEY_ID: usize = 256;
 
+/// Headers remembered by each thread. An issuer's tokens nearly all have the same one.
+const REMEMBERED: usize = 8;
+
+thread_local! {
+    /// Headers by their encoded text, latest first.
+    static LATEST: RefCell<Vec<(Box<str>, Arc<Header>)>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What a header says.
 #[derive(Debug)]
-pub struct Header<'a> {
+pub struct Header {
     /// `alg`.
     pub algorithm: Algorithm,
     /// `kid`, opaque.
-    pub key_id: Option<Cow<'a, str>>,
+    pub key_id: Option<Box<str>>,
     /// `typ`.
-    pub token_type: Option<Cow<'a, str>>,
+    pub token_type: Option<Box<str>>,
 }
 
-impl<'a> Header<'a> {
-    /// Reads a header.
+impl Header {
+    /// Reads a header as a token has it, in base64url. One that was just read is not read again.
     ///
     /// # Errors
     /// MALFORMED, UNSUPPORTED_ALGORITHM, UNSUPPORTED_TYPE.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Denied> {
+    pub fn read(encoded: &str) -> Result<Arc<Self>, Denied> {
+        let known = |latest: &RefCell<Vec<(Box<str>, Arc<Self>)>>| {
+            latest.borrow().iter().find(|(text, _)| **text == *encoded).map(|(_, header)| Arc::clone(header))
+        };
+        if let Some(header) = LATEST.with(known) {
+            return Ok(header);
+        }
+        let malformed = |_| Denied::new(Reason::Malformed, "not canonical, unpadded base64url");
+        let header = Arc::new(Self::parse(&BASE64URL.decode(encoded).map_err(malformed)?)?);
+        LATEST.with(|latest| {
+            let mut latest = latest.borrow_mut();
+            latest.truncate(REMEMBERED - 1);
+            latest.insert(0, (encoded.into(), Arc::clone(&header)));
+        });
+        Ok(header)
+    }
+
+    /// Reads a decoded header.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, Denied> {
         let object = json::parse(bytes)
             .map_err(|_| Denied::new(Reason::Malformed, "the header is not one strict JSON object"))?;
         let (mut algorithm, mut key_id, mut token_type) = (None, None, None);
@@ -38,8 +70,8 @@ impl<'a> Header<'a> {
                         Denied::new(Reason::UnsupportedAlgorithm, "alg is none that countersign knows")
                     })?);
                 }
-                ("kid", Json::Text(id)) if id.len() <= MAX_KEY_ID => key_id = Some(id),
-                ("typ", Json::Text(name)) => token_type = Some(name),
+                ("kid", Json::Text(id)) if id.len() <= MAX_KEY_ID => key_id = Some((*id).into()),
+                ("typ", Json::Text(name)) => token_type = Some((*name).into()),
                 ("alg", _) => return Err(Denied::new(Reason::Malformed, "alg is not text")),
                 ("kid", _) => {
                     return Err(Denied::new(Reason::Malformed, "kid is not text of at most 256 bytes"));
@@ -96,6 +128,19 @@ mod tests {
             (header.algorithm, header.key_id.as_deref(), header.token_type.as_deref()),
             (Algorithm::Es256, Some("k1"), Some("JWT"))
         );
+    }
+
+    #[test]
+    fn a_remembered_header_says_what_it_said_and_another_does_not() {
+        let encoded = |kid: usize| BASE64URL.encode(format!(r#"{{"alg":"ES256","kid":"k{kid}"}}"#));
+        for _ in 0..3 {
+            for kid in 0..20 {
+                let header = Header::read(&encoded(kid)).unwrap();
+                assert_eq!(header.key_id.as_deref(), Some(&*format!("k{kid}")));
+            }
+        }
+        assert!(LATEST.with(|latest| latest.borrow().len()) <= REMEMBERED);
+        assert_eq!(Header::read(&format!("{}=", encoded(1))).unwrap_err().reason, Reason::Malformed);
     }
 
     #[test]

@@ -8,7 +8,6 @@ use crate::token::Reason;
 use crate::verify::accepted::{Accepted, Kind};
 use crate::verify::claims::{instant, number, scopes, text, texts};
 use crate::verify::compact::Decoded;
-use crate::verify::header::Header;
 use crate::verify::json::{self, Object};
 use crate::verify::policy::IssuerPolicy;
 use crate::verify::refusal::Denied;
@@ -22,7 +21,6 @@ const MAX_IDENTIFIER: usize = 1024;
 #[derive(Debug)]
 pub struct Unverified<'d> {
     decoded: &'d Decoded<'d>,
-    header: Header<'d>,
     claims: Object<'d>,
 }
 
@@ -32,10 +30,9 @@ impl<'d> Unverified<'d> {
     /// # Errors
     /// MALFORMED, UNSUPPORTED_ALGORITHM, UNSUPPORTED_TYPE; MISSING_CLAIM or INVALID_CLAIM for `iss`.
     pub fn parse(decoded: &'d Decoded<'d>) -> Result<Self, Denied> {
-        let header = Header::parse(&decoded.header)?;
         let claims = json::parse(&decoded.payload)
             .map_err(|_| Denied::new(Reason::Malformed, "the claims are not one strict JSON object"))?;
-        Ok(Self { decoded, header, claims })
+        Ok(Self { decoded, claims })
     }
 
     /// `iss`, to choose the keys by.
@@ -52,13 +49,13 @@ impl<'d> Unverified<'d> {
     /// `kid`.
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
-        self.header.key_id.as_deref()
+        self.decoded.header.key_id.as_deref()
     }
 
     /// `alg`.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
-        self.header.algorithm
+        self.decoded.header.algorithm
     }
 
     /// `alg` and `typ` against the issuer's policy, before any key is looked up.
@@ -66,10 +63,10 @@ impl<'d> Unverified<'d> {
     /// # Errors
     /// UNSUPPORTED_ALGORITHM, UNSUPPORTED_TYPE.
     pub fn check_header(&self, policy: &IssuerPolicy) -> Result<(), Denied> {
-        if !policy.allows(self.header.algorithm) {
+        if !policy.allows(self.decoded.header.algorithm) {
             return Err(Denied::new(Reason::UnsupportedAlgorithm, "alg is not allowed for this issuer"));
         }
-        if !policy.allows_type(self.header.token_type.as_deref()) {
+        if !policy.allows_type(self.decoded.header.token_type.as_deref()) {
             return Err(Denied::new(Reason::UnsupportedType, "typ is not accepted for this issuer"));
         }
         Ok(())
@@ -80,7 +77,7 @@ impl<'d> Unverified<'d> {
     /// # Errors
     /// UNSUPPORTED_ALGORITHM where the key is for another one, BAD_SIGNATURE.
     pub fn check_signature(self, key: &VerifyingKey) -> Result<Signed<'d>, Denied> {
-        if key.algorithm() != self.header.algorithm {
+        if key.algorithm() != self.decoded.header.algorithm {
             return Err(Denied::new(Reason::UnsupportedAlgorithm, "alg is not the key's own"));
         }
         if key.verify(self.decoded.signing_input.as_bytes(), &self.decoded.signature) {

@@ -43,11 +43,13 @@ impl Denied {
         Self { reason, detail }
     }
 
-    /// What the holder should do: an expired token or stale claims can be refreshed, nothing else here can.
+    /// What the holder should do: an expired token or stale claims can be refreshed, a session that is over begun anew.
     #[must_use]
     pub const fn action(&self) -> Action {
         if matches!(self.reason, Reason::Expired | Reason::StaleClaims) {
             Action::Refresh
+        } else if matches!(self.reason, Reason::SessionEnded | Reason::SessionIdle) {
+            Action::Reauthenticate
         } else {
             Action::None
         }

@@ -6,7 +6,7 @@
 
 use crate::clock::{Now, Timestamp};
 use crate::keys::{HandleError, HandleKind};
-use crate::revocation::{DenialKey, StoreError};
+use crate::revocation::{Denial, DenialKey, StoreError};
 use crate::token::{Action, Issuer, Reason, Revision, SessionId, TokenDigest};
 use crate::verify::acceptance::Read;
 use crate::verify::refusal::Denied;
@@ -95,12 +95,14 @@ impl SessionTokenSettings {
 
 impl Verifier {
     /// Whether an acceptance from a session's record may be answered from memory: not over, no activity to be written,
-    /// and read no longer ago than its policy's staleness bound.
+    /// read no longer ago than its policy's staleness bound, and no attributes changed since.
     pub(super) fn reading_counts(&self, acceptance: &Acceptance, now: &Now) -> bool {
         acceptance.read.is_some_and(|read| {
             now.judged < acceptance.expires_at
                 && now.judged < read.touch_at
                 && now.elapsed.saturating_sub(read.at) <= acceptance.freshness.bound
+                // A session token is not refreshed: what changed is read instead.
+                && self.denylist.judge(&acceptance.marks, now.judged) != Some(Denial::StaleClaims)
         })
     }
 

@@ -149,9 +149,15 @@ impl Verifier {
             None => self.accept_waiting(token, digest, demands.deadline).await?,
         };
         let asked = acceptance.freshness.at_least(demands.consistency);
+        if let Consistency::AtLeastAsFresh(revision) = asked {
+            let arrived = self.feed.catch_up(revision, patience).await;
+            arrived.map_err(|_| undecided(Reason::NotFresh, Some(&acceptance)))?;
+        }
         let mut over = None;
         if acceptance.kind == Kind::SessionToken {
-            let fresh = source == Source::Store
+            // A record read before waiting for a revision may be over or changed by now.
+            let just_read = source == Source::Store && !matches!(asked, Consistency::AtLeastAsFresh(_));
+            let fresh = just_read
                 || (asked != Consistency::FullyConsistent
                     && self.reading_counts(&acceptance, &self.clock.now()));
             if !fresh {
@@ -161,10 +167,6 @@ impl Verifier {
         } else if asked == Consistency::FullyConsistent {
             over = self.ask_store(&acceptance, patience).await?;
             source = Source::Store;
-        }
-        if let Consistency::AtLeastAsFresh(revision) = asked {
-            let arrived = self.feed.catch_up(revision, patience).await;
-            arrived.map_err(|_| undecided(Reason::NotFresh, Some(&acceptance)))?;
         }
         let now = self.clock.now();
         let standing = self.denylist.standing(&now);
@@ -178,7 +180,7 @@ impl Verifier {
     /// Denials that hold whatever the freshness: time, demands, denylist.
     fn last_step(&self, acceptance: &Acceptance, demands: &Demands<'_>, now: &Now) -> Result<(), Refusal> {
         if let Err(refusal) = acceptance.check_time(now.judged) {
-            if refusal.reason == Reason::Expired {
+            if refusal.reason != Reason::NotYetValid {
                 self.cache.forget(&acceptance.digest);
             }
             return Err(denied(refusal.reason, refusal.action(), Some(acceptance)));

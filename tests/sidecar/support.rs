@@ -12,6 +12,7 @@ use countersign::grpc::v1::{
     revoke_request::Target,
 };
 use countersign::keys::{KeyFile, NewKey, SigningAlgorithm};
+use countersign::ops::Readiness;
 use countersign::revocation::Feed;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,6 +121,19 @@ pub(crate) struct Sidecar {
 
 impl Sidecar {
     pub(crate) async fn start(text: &str, clock: Clock, directory: &Path) -> Self {
+        let (sidecar, readiness) = Self::launch(text, clock, directory, || ()).await;
+        let ready = tokio::time::timeout(Duration::from_secs(10), readiness.reached()).await;
+        assert!(ready.unwrap(), "it gets ready");
+        sidecar
+    }
+
+    /// Starts it and does not wait until it is ready. `built` is called when its rooms are built and none runs yet.
+    pub(crate) async fn launch(
+        text: &str,
+        clock: Clock,
+        directory: &Path,
+        built: impl FnOnce() + Send + 'static,
+    ) -> (Self, Readiness) {
         let file = directory
             .join(format!("countersign-{}.yaml", countersign::token::random_bytes::<1>().unwrap()[0]));
         std::fs::write(&file, text).unwrap();
@@ -133,6 +147,7 @@ impl Sidecar {
             runtime.block_on(async {
                 let assembly =
                     Assembly::new(config, clock).unwrap_or_else(|error| panic!("it is built: {error:?}"));
+                built();
                 let feed = Arc::clone(assembly.feed());
                 let app = assembly.bind().await.unwrap_or_else(|error| panic!("it is bound: {error:?}"));
                 let readiness = app.readiness();
@@ -143,14 +158,10 @@ impl Sidecar {
             });
         });
         let (addresses, ops, readiness, feed) = told.await.unwrap();
-        assert!(
-            tokio::time::timeout(Duration::from_secs(10), readiness.reached()).await.unwrap(),
-            "it gets ready"
-        );
         let unix = addresses.iter().find(|address| address.starts_with("unix:")).cloned();
         let api = addresses.iter().find(|address| !address.starts_with("unix:")).cloned().unwrap_or_default();
         let channel = connect(if api.is_empty() { unix.as_deref().unwrap() } else { &api }).await;
-        Self { api, unix, ops, channel, feed, shutdown, ended: Some(ended) }
+        (Self { api, unix, ops, channel, feed, shutdown, ended: Some(ended) }, readiness)
     }
 
     /// Lets time pass on the manual clock, and the feed confirm that it holds everything as of then.
