@@ -24,7 +24,7 @@ impl SessionReader for SessionsForVerify {
                     id,
                     policy: record.policy.clone(),
                     audiences: live.policy.audience().to_vec(),
-                    claims_json: claims.into(),
+                    claims_json: claims,
                     created_at: record.created_at,
                     expires_at: record.ends_at(),
                     touch_at: live.touch_at,

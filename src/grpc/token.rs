@@ -15,6 +15,7 @@ use crate::verify::{Accepted, Consistency, Demands, Kind, Possession, Verdict};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use prost::Message;
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -115,16 +116,17 @@ fn answer(verdict: Verdict) -> VerifyAnswer {
 
 /// Fields 1 to 14 of the answer, encoded once when a credential is accepted; the others vary from call to call.
 #[must_use]
-pub fn encode(accepted: &Accepted) -> Vec<u8> {
+pub fn encode(accepted: &Accepted<'_>) -> Vec<u8> {
+    let texts = |names: &[Cow<'_, str>]| names.iter().map(|name| (**name).to_owned()).collect();
     let response = v1::VerifyResponse {
         issuer: accepted.issuer().to_string(),
         subject: accepted.subject().to_owned(),
-        audiences: accepted.audiences().to_vec(),
+        audiences: texts(accepted.audiences()),
         token_id: accepted.token_id().unwrap_or_default().to_owned(),
         session_id: accepted.session_id().unwrap_or_default().to_owned(),
         client_id: accepted.client_id().unwrap_or_default().to_owned(),
-        scopes: accepted.scopes().to_vec(),
-        roles: accepted.roles().to_vec(),
+        scopes: texts(accepted.scopes()),
+        roles: texts(accepted.roles()),
         issued_at: accepted.issued_at().map(timestamp),
         not_before: accepted.not_before().map(timestamp),
         expires_at: Some(timestamp(accepted.expires_at())),

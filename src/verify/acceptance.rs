@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Makes the part of an answer that stays the same from call to call. The edge gives it: what it means is its business.
-pub type Encode = fn(&Accepted) -> Vec<u8>;
+pub type Encode = for<'a> fn(&Accepted<'a>) -> Vec<u8>;
 
 /// How long a session's record, once read, answers from memory.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ impl fmt::Debug for Acceptance {
 
 impl Acceptance {
     pub(super) fn new(
-        accepted: Accepted,
+        accepted: &Accepted<'_>,
         encode: Encode,
         digest: TokenDigest,
         issuer: &Arc<IssuerEntry>,
@@ -72,10 +72,10 @@ impl Acceptance {
             read,
             expires_at: accepted.expires_at,
             valid_from: accepted.not_before.max(accepted.issued_at).unwrap_or_default(),
-            answer: encode(&accepted).into(),
-            granted: granted.map(|name| name.as_str().into()).collect(),
+            answer: encode(accepted).into(),
+            granted: granted.map(|name| (**name).into()).collect(),
             audiences: accepted.audiences.len(),
-            marks: accepted.marks,
+            marks: accepted.marks(&issuer.settings.policy),
             issuer: Arc::clone(issuer),
         }
     }

@@ -2,9 +2,10 @@
 //! from here.
 
 use crate::clock::Timestamp;
-use crate::revocation::Marks;
+use crate::revocation::{DenialKey, Marks};
 use crate::token::Issuer;
-use bytes::Bytes;
+use crate::verify::policy::IssuerPolicy;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Which kind of credential it was.
@@ -16,34 +17,39 @@ pub enum Kind {
     SessionToken,
 }
 
-/// What an accepted credential says.
-pub struct Accepted {
+/// What an accepted credential says. Borrows from the credential: what has to stay is made into an answer at once.
+pub struct Accepted<'a> {
     pub(super) issuer: Issuer,
-    pub(super) subject: String,
-    pub(super) audiences: Vec<String>,
-    pub(super) token_id: Option<String>,
-    pub(super) session_id: Option<String>,
-    pub(super) client_id: Option<String>,
-    pub(super) scopes: Vec<String>,
-    pub(super) roles: Vec<String>,
+    pub(super) subject: Cow<'a, str>,
+    pub(super) audiences: Vec<Cow<'a, str>>,
+    pub(super) token_id: Option<Cow<'a, str>>,
+    pub(super) session_id: Option<Cow<'a, str>>,
+    pub(super) client_id: Option<Cow<'a, str>>,
+    pub(super) scopes: Vec<Cow<'a, str>>,
+    pub(super) roles: Vec<Cow<'a, str>>,
     pub(super) issued_at: Option<Timestamp>,
     pub(super) not_before: Option<Timestamp>,
     pub(super) expires_at: Timestamp,
-    pub(super) claims_json: Bytes,
+    pub(super) claims_json: Cow<'a, [u8]>,
     pub(super) kind: Kind,
     pub(super) refresh_after: Option<Timestamp>,
     /// The policy our own credentials name.
-    pub(super) policy: Option<String>,
-    pub(super) marks: Marks,
+    pub(super) policy: Option<Cow<'a, str>>,
+    /// The login it goes back to, for cut-offs.
+    pub(super) logged_in_at: Option<Timestamp>,
+    /// The version of its session's attributes, in our own credentials.
+    pub(super) claims_version: Option<u64>,
+    /// What was signed, of a JWT.
+    pub(super) signing_input: Option<&'a str>,
 }
 
-impl fmt::Debug for Accepted {
+impl fmt::Debug for Accepted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Accepted(…)")
     }
 }
 
-impl Accepted {
+impl<'a> Accepted<'a> {
     /// `iss`.
     #[must_use]
     pub fn issuer(&self) -> &Issuer {
@@ -58,7 +64,7 @@ impl Accepted {
 
     /// `aud`.
     #[must_use]
-    pub fn audiences(&self) -> &[String] {
+    pub fn audiences(&self) -> &[Cow<'a, str>] {
         &self.audiences
     }
 
@@ -82,13 +88,13 @@ impl Accepted {
 
     /// The scopes granted.
     #[must_use]
-    pub fn scopes(&self) -> &[String] {
+    pub fn scopes(&self) -> &[Cow<'a, str>] {
         &self.scopes
     }
 
     /// The roles held.
     #[must_use]
-    pub fn roles(&self) -> &[String] {
+    pub fn roles(&self) -> &[Cow<'a, str>] {
         &self.roles
     }
 
@@ -112,7 +118,7 @@ impl Accepted {
 
     /// The claims as the issuer wrote them.
     #[must_use]
-    pub fn claims_json(&self) -> &Bytes {
+    pub fn claims_json(&self) -> &[u8] {
         &self.claims_json
     }
 
@@ -129,9 +135,21 @@ impl Accepted {
     }
 
     /// What it is matched with the denylist by.
-    #[must_use]
-    pub fn marks(&self) -> &Marks {
-        &self.marks
+    pub(super) fn marks(&self, policy: &IssuerPolicy) -> Marks {
+        let issuer = policy.issuer();
+        let token = match (&self.token_id, self.signing_input) {
+            (Some(id), Some(_)) => Some(DenialKey::token_id(issuer, id)),
+            (None, Some(input)) => Some(DenialKey::signing_input(issuer, input.as_bytes())),
+            (_, None) => None,
+        };
+        Marks {
+            issuer: policy.issuer_key(),
+            subject: DenialKey::subject(issuer, &self.subject),
+            token,
+            session: self.session_id.as_deref().map(|session| DenialKey::session(issuer, session)),
+            logged_in_at: self.logged_in_at,
+            claims_version: self.claims_version,
+        }
     }
 
     pub(super) fn policy(&self) -> Option<&str> {

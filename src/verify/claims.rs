@@ -5,6 +5,7 @@ use crate::clock::Timestamp;
 use crate::token::Reason;
 use crate::verify::json::{Json, Object};
 use crate::verify::refusal::Denied;
+use std::borrow::Cow;
 
 /// Year 9999, in seconds: a NumericDate beyond it is a mistake or an attack.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -81,33 +82,47 @@ pub(super) fn instant(value: Option<&Json<'_>>, detail: &'static str) -> Result<
 }
 
 /// Text that is not empty.
-pub(super) fn text(value: Option<&Json<'_>>, detail: &'static str) -> Result<Option<String>, Denied> {
+pub(super) fn text<'a>(
+    value: Option<&Json<'a>>,
+    detail: &'static str,
+) -> Result<Option<Cow<'a, str>>, Denied> {
     match value {
         None => Ok(None),
-        Some(Json::Text(text)) if !text.is_empty() => Ok(Some(text.clone().into_owned())),
+        Some(Json::Text(text)) if !text.is_empty() => Ok(Some(text.clone())),
         Some(_) => Err(invalid(detail)),
     }
 }
 
 /// One text, or an array of texts.
-pub(super) fn texts(value: Option<&Json<'_>>, detail: &'static str) -> Result<Option<Vec<String>>, Denied> {
+pub(super) fn texts<'a>(
+    value: Option<&Json<'a>>,
+    detail: &'static str,
+) -> Result<Option<Vec<Cow<'a, str>>>, Denied> {
     match value {
         None => Ok(None),
-        Some(Json::Text(text)) => Ok(Some(vec![text.clone().into_owned()])),
-        Some(Json::Array(items)) => items
-            .iter()
-            .map(|item| item.as_text().map(str::to_owned).ok_or(invalid(detail)))
-            .collect::<Result<_, _>>()
-            .map(Some),
+        Some(Json::Text(text)) => Ok(Some(vec![text.clone()])),
+        Some(Json::Array(items)) => {
+            let text = |item: &Json<'a>| {
+                if let Json::Text(text) = item { Ok(text.clone()) } else { Err(invalid(detail)) }
+            };
+            items.iter().map(text).collect::<Result<_, _>>().map(Some)
+        }
         Some(_) => Err(invalid(detail)),
     }
 }
 
 /// Texts separated by spaces (RFC 8693 §4.2), or an array of texts.
-pub(super) fn scopes(value: Option<&Json<'_>>, detail: &'static str) -> Result<Vec<String>, Denied> {
+pub(super) fn scopes<'a>(
+    value: Option<&Json<'a>>,
+    detail: &'static str,
+) -> Result<Vec<Cow<'a, str>>, Denied> {
+    let named = |scope: &&str| !scope.is_empty();
     match value {
-        Some(Json::Text(text)) => {
-            Ok(text.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect())
+        Some(Json::Text(Cow::Borrowed(text))) => {
+            Ok(text.split(' ').filter(named).map(Cow::Borrowed).collect())
+        }
+        Some(Json::Text(Cow::Owned(text))) => {
+            Ok(text.split(' ').filter(named).map(|scope| Cow::Owned(scope.to_owned())).collect())
         }
         other => texts(other, detail).map(Option::unwrap_or_default),
     }

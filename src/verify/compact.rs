@@ -3,7 +3,6 @@
 use crate::token::Reason;
 use crate::verify::refusal::Denied;
 use base64::Engine;
-use bytes::Bytes;
 use std::sync::LazyLock;
 
 /// Strict as `URL_SAFE_NO_PAD`, and several times as fast where the processor can.
@@ -21,7 +20,7 @@ pub struct Decoded<'t> {
     /// The JOSE header.
     pub header: Vec<u8>,
     /// The payload.
-    pub payload: Bytes,
+    pub payload: Vec<u8>,
     /// The signature.
     pub signature: Vec<u8>,
 }
@@ -65,7 +64,7 @@ pub fn decode(token: &str, max_bytes: usize) -> Result<Decoded<'_>, Denied> {
     Ok(Decoded {
         signing_input,
         header: decoded(header)?,
-        payload: decoded(payload)?.into(),
+        payload: decoded(payload)?,
         signature: decoded(signature)?,
     })
 }

@@ -3,7 +3,7 @@
 
 use crate::clock::Timestamp;
 use crate::keys::{Algorithm, VerifyingKey};
-use crate::revocation::{DenialKey, Marks};
+use crate::revocation::DenialKey;
 use crate::token::Reason;
 use crate::verify::accepted::{Accepted, Kind};
 use crate::verify::claims::{instant, number, scopes, text, texts};
@@ -12,6 +12,7 @@ use crate::verify::header::Header;
 use crate::verify::json::{self, Object};
 use crate::verify::policy::IssuerPolicy;
 use crate::verify::refusal::Denied;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A longer `jti`, session id or subject names nothing we would keep.
@@ -97,7 +98,7 @@ pub struct Signed<'d> {
     claims: Object<'d>,
 }
 
-impl Signed<'_> {
+impl<'d> Signed<'d> {
     /// What denies this token, and until when: by `jti`, or without one by its signing input. `None` where it says no
     /// usable expiry; such a token is never accepted.
     ///
@@ -121,7 +122,7 @@ impl Signed<'_> {
     ///
     /// # Errors
     /// MISSING_CLAIM, INVALID_CLAIM, WRONG_AUDIENCE.
-    pub fn judge(self, policy: &IssuerPolicy, now: Timestamp) -> Result<Accepted, Denied> {
+    pub fn judge(self, policy: &IssuerPolicy, now: Timestamp) -> Result<Accepted<'d>, Denied> {
         let claims = &self.claims;
         let paths = policy.paths();
         let missing = |detail| Denied::new(Reason::MissingClaim, detail);
@@ -152,17 +153,8 @@ impl Signed<'_> {
             Some(at) => Some(at),
             None => foreign_login(claims, policy, issued_at)?,
         };
-        let issuer = policy.issuer();
-        let marks = Marks {
-            issuer: policy.issuer_key(),
-            subject: DenialKey::subject(issuer, &subject),
-            token: Some(self.token_key(policy, token_id.as_deref())),
-            session: session_id.as_deref().map(|session| DenialKey::session(issuer, session)),
-            logged_in_at,
-            claims_version: own.claims_version,
-        };
         Ok(Accepted {
-            issuer: Arc::clone(issuer),
+            issuer: Arc::clone(policy.issuer()),
             subject,
             audiences,
             token_id,
@@ -174,11 +166,13 @@ impl Signed<'_> {
             issued_at,
             not_before,
             expires_at,
-            claims_json: self.decoded.payload.clone(),
+            claims_json: Cow::Borrowed(&self.decoded.payload),
             kind: Kind::Jwt,
             refresh_after: Some(expires_at.before(policy.renew_before())),
             policy: own.policy,
-            marks,
+            logged_in_at,
+            claims_version: own.claims_version,
+            signing_input: Some(self.decoded.signing_input),
         })
     }
 }
@@ -214,14 +208,14 @@ fn foreign_login(
 
 /// What only our own tokens say.
 #[derive(Default)]
-struct Own {
-    policy: Option<String>,
+struct Own<'a> {
+    policy: Option<Cow<'a, str>>,
     logged_in_at: Option<Timestamp>,
     claims_version: Option<u64>,
 }
 
-impl Own {
-    fn read(claims: &Object<'_>, policy: &IssuerPolicy) -> Result<Self, Denied> {
+impl<'a> Own<'a> {
+    fn read(claims: &Object<'a>, policy: &IssuerPolicy) -> Result<Self, Denied> {
         if !policy.is_own() {
             return Ok(Self::default());
         }
@@ -233,7 +227,7 @@ impl Own {
     }
 }
 
-fn identifier(name: Option<String>) -> Result<Option<String>, Denied> {
+fn identifier(name: Option<Cow<'_, str>>) -> Result<Option<Cow<'_, str>>, Denied> {
     match name {
         Some(name) if name.len() > MAX_IDENTIFIER => {
             Err(Denied::new(Reason::InvalidClaim, "an identifier is longer than 1024 bytes"))

@@ -5,6 +5,7 @@ use crate::revocation::DenialKey;
 use crate::token::Issuer;
 use crate::verify::claims::ClaimPath;
 use crate::verify::header::same_type;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// The largest leeway: more would make a short life long.
@@ -157,8 +158,8 @@ impl IssuerPolicy {
         }
     }
 
-    pub(super) fn accepts_audience(&self, audiences: &[String]) -> bool {
-        audiences.iter().any(|audience| self.0.audiences.contains(audience))
+    pub(super) fn accepts_audience(&self, audiences: &[Cow<'_, str>]) -> bool {
+        audiences.iter().any(|audience| self.0.audiences.iter().any(|accepted| **accepted == **audience))
     }
 
     pub(super) fn required(&self) -> &[String] {

@@ -6,13 +6,13 @@
 
 use crate::clock::{Now, Timestamp};
 use crate::keys::{HandleError, HandleKind};
-use crate::revocation::{Denial, DenialKey, Marks, StoreError};
+use crate::revocation::{Denial, DenialKey, StoreError};
 use crate::token::{Action, Issuer, Reason, Revision, SessionId, TokenDigest};
 use crate::verify::acceptance::Read;
 use crate::verify::refusal::Denied;
 use crate::verify::verifier::{denied, undecided};
 use crate::verify::{Acceptance, Accepted, Kind, Refusal, SessionTokenSettings, Verifier};
-use bytes::Bytes;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct LiveSession {
     /// The roles held now.
     pub roles: Vec<String>,
     /// The claims a JWT of this session would carry now, as JSON.
-    pub claims_json: Bytes,
+    pub claims_json: Vec<u8>,
     /// The login.
     pub created_at: Timestamp,
     /// The earlier of idle and absolute end.
@@ -178,33 +178,27 @@ impl Verifier {
 }
 
 /// A live session as an accepted credential: no `jti` of its own, because its token is its session's name.
-fn accepted(session: LiveSession, issuer: &Issuer) -> Accepted {
-    let session_id = session.id.to_string();
-    let marks = Marks {
-        issuer: DenialKey::issuer(issuer),
-        subject: DenialKey::subject(issuer, &session.subject),
-        token: None,
-        session: Some(DenialKey::session(issuer, &session_id)),
-        logged_in_at: Some(session.created_at),
-        claims_version: Some(session.claims_version),
-    };
+fn accepted(session: LiveSession, issuer: &Issuer) -> Accepted<'static> {
+    let owned = |names: Vec<String>| names.into_iter().map(Cow::Owned).collect();
     Accepted {
         issuer: Arc::clone(issuer),
-        subject: session.subject,
-        audiences: session.audiences,
+        subject: Cow::Owned(session.subject),
+        audiences: owned(session.audiences),
         token_id: None,
-        session_id: Some(session_id),
-        client_id: Some(session.client_id),
-        scopes: session.scopes,
-        roles: session.roles,
+        session_id: Some(Cow::Owned(session.id.to_string())),
+        client_id: Some(Cow::Owned(session.client_id)),
+        scopes: owned(session.scopes),
+        roles: owned(session.roles),
         issued_at: Some(session.created_at),
         not_before: None,
         expires_at: session.expires_at,
-        claims_json: session.claims_json,
+        claims_json: Cow::Owned(session.claims_json),
         kind: Kind::SessionToken,
         refresh_after: None,
-        policy: Some(session.policy),
-        marks,
+        policy: Some(Cow::Owned(session.policy)),
+        logged_in_at: Some(session.created_at),
+        claims_version: Some(session.claims_version),
+        signing_input: None,
     }
 }
 

@@ -97,6 +97,7 @@ struct Connection {
     out: Vec<u8>,
     written: usize,
     input: Vec<u8>,
+    buffer: Box<[u8]>,
     taken: usize,
     next_stream: u32,
     /// When each call under way was due, by stream id where each has one, else in order.
@@ -189,6 +190,7 @@ impl Connection {
             out: HELLO.to_vec(),
             written: 0,
             input: Vec::new(),
+            buffer: vec![0; 64 * 1024].into(),
             taken: 0,
             next_stream: 1,
             under_way: VecDeque::new(),
@@ -233,10 +235,10 @@ impl Connection {
     }
 
     fn receive(&mut self, streaming: bool, accepted: &mut Accepted, latencies: &mut Vec<Duration>) {
-        let mut buffer = [0; 64 * 1024];
-        match self.stream.read(&mut buffer) {
+        let Self { stream, buffer, input, .. } = self;
+        match stream.read(buffer) {
             Ok(0) => panic!("the server closed the connection"),
-            Ok(count) => self.input.extend_from_slice(&buffer[..count]),
+            Ok(count) => input.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => panic!("the server went away: {error}"),
         }
