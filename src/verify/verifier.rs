@@ -1,7 +1,7 @@
 //! The steps of a verification, in order.
 
 use crate::clock::Now;
-use crate::revocation::{Draft, Standing};
+use crate::revocation::{Denial, Draft, Standing};
 use crate::token::{Action, Issuer, Reason, TokenDigest};
 use crate::verify::accept::NotYet;
 use crate::verify::cache::AcceptanceCache;
@@ -186,7 +186,10 @@ impl Verifier {
             return Err(denied(refusal.reason, refusal.action(), Some(acceptance)));
         }
         if let Some(denial) = self.denylist.judge(&acceptance.marks, now.judged) {
-            return Err(denied(denial.reason(), denial.action(), Some(acceptance)));
+            // A cut-off ends the session's record, too, and who reads that learns no more than that it is over.
+            let over = acceptance.kind == Kind::SessionToken && denial == Denial::CutOff;
+            let reason = if over { Reason::SessionEnded } else { denial.reason() };
+            return Err(denied(reason, denial.action(), Some(acceptance)));
         }
         acceptance
             .check_demands(demands.audiences, demands.scopes)
