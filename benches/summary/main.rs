@@ -32,12 +32,13 @@ const CALLS: usize = 150_000;
 const TURNS: usize = 7;
 const VERIFY: &str = "/countersign.v1.TokenService/Verify";
 const VERIFY_STREAM: &str = "/countersign.v1.TokenService/VerifyStream";
-const FULL: Plan = Plan { connections: 4, streams: 64, calls: CALLS, rate: None, streaming: false };
+const FULL: Plan =
+    Plan { connections: 4, streams: 64, refill: 32, calls: CALLS, rate: None, streaming: false };
 
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("stock") => stock::serve(),
-        Some("--bench") => measure(),
+        Some("--bench" | "warm") => measure(),
         // `cargo test` runs benches without words: nothing to measure then.
         _ => {}
     }
@@ -46,9 +47,11 @@ fn main() {
 fn measure() {
     servers::pin_to_core(1);
     let mut report = Report::default();
-    cold(&mut report);
     let world = World::new();
-    start_up(&world, &mut report);
+    if std::env::args().nth(1).as_deref() != Some("warm") {
+        cold(&mut report);
+        start_up(&world, &mut report);
+    }
     let bodies = tokens::verify_bodies(&world);
     warm(&world, &bodies, &mut report);
     report.write();
@@ -161,7 +164,7 @@ fn warm(world: &World, bodies: &[Vec<u8>], report: &mut Report) {
 
 /// The 99th percentile at the same offered load, half of what either can do.
 fn offered(countersign: &Server, tuned: &Server, bodies: &[Vec<u8>], rate: f64, report: &mut Report) {
-    let plan = Plan { rate: Some(rate), calls: 100_000, ..FULL };
+    let plan = Plan { rate: Some(rate), calls: 100_000, refill: 1, ..FULL };
     let mut ratios = Vec::new();
     let mut ours = Vec::new();
     for _ in 0..TURNS {
@@ -210,7 +213,7 @@ fn streams(countersign: &Server, bodies: &[Vec<u8>], unary: f64, report: &mut Re
 
 /// One call at a time, over the Unix socket and over TCP.
 fn lone(countersign: &Server, bodies: &[Vec<u8>], report: &mut Report) {
-    let plan = Plan { connections: 1, streams: 1, calls: 10_000, rate: None, streaming: false };
+    let plan = Plan { connections: 1, streams: 1, refill: 1, calls: 10_000, rate: None, streaming: false };
     let run = |address: &Address| -> Outcome { load::run(address, VERIFY, bodies, plan) };
     let unix = countersign.unix.clone().unwrap();
     let (mut ratios, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());

@@ -136,7 +136,6 @@ impl Assembly {
             callers: Arc::new(ArcSwap::from_pointee(callers)),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
-            draining: ended.clone(),
             settings: edge_settings(&config),
         });
         background_of_rooms(&mut background, own, sessions, &rings, &feed);

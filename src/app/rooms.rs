@@ -9,7 +9,7 @@ use crate::session::policy::{AtLimit, Overrides, Preset, Strategy};
 use crate::session::{Policies, Policy};
 use crate::token::{Issuer, Secret};
 use crate::verify::claims::ClaimPath;
-use crate::verify::policy::{ClaimPaths, PolicySettings};
+use crate::verify::policy::{ClaimPaths, MAX_LEEWAY, PolicySettings};
 use crate::verify::{Freshness, IssuerPolicy, IssuerSettings};
 use std::collections::HashMap;
 use std::error::Error;
@@ -182,7 +182,7 @@ fn build_own_issuer(
         ring,
         freshness: own_freshness(default),
         by_policy: by_policy.collect(),
-        longest_life: own.policies.longest_life() + settings.leeway,
+        longest_life: own.policies.longest_life() + MAX_LEEWAY,
     })
 }
 
@@ -248,7 +248,7 @@ fn build_foreign(
             renew_before: None,
         }),
         by_policy: HashMap::new(),
-        longest_life: settings.max_lifetime.max(FOREIGN_SESSION) + settings.leeway,
+        longest_life: settings.max_lifetime.max(FOREIGN_SESSION) + MAX_LEEWAY,
     })
 }
 

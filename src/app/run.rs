@@ -26,6 +26,9 @@ pub struct Drain {
 /// Connections that wait for one worker to take them.
 const DEALT_AHEAD: usize = 64;
 
+/// What is left for the ops listener where the calls took the whole deadline.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
+
 /// A worker thread: where it takes connections from, and how it says that it is done.
 struct Worker {
     deal: mpsc::Sender<Dealt>,
@@ -70,6 +73,7 @@ impl App {
             return Err(io::Error::other("a worker thread ended by itself"));
         }
         tracing::info!(grace = ?settings.drain.grace, "draining");
+        let end = tokio::time::Instant::now() + settings.drain.grace + settings.drain.deadline;
         readiness.drain();
         tokio::time::sleep(settings.drain.grace).await;
         drain.cancel();
@@ -86,8 +90,11 @@ impl App {
         cut.cancel();
         stop.cancel();
         tasks.close();
-        // The ops listener bounds its own end; everything else ends at the token.
-        tasks.wait().await;
+        // Everything ends at the token but probes under way, which have no claim on the deadline.
+        let left = end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT);
+        if tokio::time::timeout(left, tasks.wait()).await.is_err() {
+            tracing::warn!("the ops listener's last connections were cut");
+        }
         tracing::info!("stopped");
         Ok(())
     }

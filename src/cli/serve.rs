@@ -37,7 +37,10 @@ pub(crate) fn run(args: &ServeArgs, output: &Output) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return output.undecided(&format!("can't start: {error}")),
     };
-    runtime.block_on(serve(config, dev, output))
+    let code = runtime.block_on(serve(config, dev, output));
+    // A file being looked at must not keep the process.
+    runtime.shutdown_background();
+    code
 }
 
 async fn serve(config: Config, dev: Option<dev::Home>, output: &Output) -> u8 {

@@ -5,6 +5,7 @@ use crate::token::{Secret, TokenDigest};
 use http::HeaderMap;
 use std::fmt;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// A right beyond the free calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +88,8 @@ pub struct Peer {
     pub uid: Option<u32>,
     /// URI and DNS names of a client certificate that was verified against the configured authority.
     pub certificate_names: Vec<String>,
+    /// Cancelled when the connection is to end: its streams should, too.
+    pub leaving: CancellationToken,
 }
 
 /// The callers this sidecar knows.
@@ -184,7 +187,7 @@ mod tests {
         let callers = callers();
         let nobody = Peer::default();
         let user = Peer { uid: Some(1000), ..Peer::default() };
-        let admin = Peer { certificate_names: vec!["spiffe://example.com/admin".into()], uid: None };
+        let admin = Peer { certificate_names: vec!["spiffe://example.com/admin".into()], ..Peer::default() };
         let none = HeaderMap::new();
         let support = with_authorization(&["Bearer correct horse"]);
         assert_eq!(callers.allow(Right::CreateSessions, &user, &none).as_deref(), Ok("user"));

@@ -9,6 +9,7 @@ mod router;
 pub mod serve;
 mod session;
 pub mod status;
+mod stream;
 pub mod tls;
 mod token;
 pub mod v1;

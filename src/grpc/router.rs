@@ -2,11 +2,11 @@
 
 use crate::grpc::callers::{Callers, Peer, Right};
 use crate::grpc::codec::{VerifyCodec, VerifyStreamCodec};
-use crate::grpc::limits::{self, InFlight, within};
+use crate::grpc::limits::{self, InFlight, Place, within};
 use crate::grpc::serve::Answer;
 use crate::grpc::v1::key_service_server::KeyServiceServer;
 use crate::grpc::v1::session_service_server::SessionServiceServer;
-use crate::grpc::{codec, status, token, v1};
+use crate::grpc::{codec, status, stream, token, v1};
 use crate::keys::{HandleKeys, SigningKeys};
 use crate::ops::Metrics;
 use crate::revocation::{Denylist, Revoker};
@@ -19,7 +19,6 @@ use hyper::body::Incoming;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::Grpc;
 use tonic::service::Routes;
@@ -76,8 +75,6 @@ pub struct Parts {
     pub clock: crate::clock::Clock,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Cancelled when streams should end because the sidecar goes away.
-    pub draining: CancellationToken,
     /// What the edge itself is told.
     pub settings: Settings,
 }
@@ -116,7 +113,10 @@ impl Api {
             rest = rest.add_service(service.max_decoding_message_size(MAX_MESSAGE));
         }
         if parts.serves(Rpc::Jwks) {
-            rest = rest.add_service(KeyServiceServer::new(super::key::KeyCalls::new(Arc::clone(&parts))));
+            rest = rest.add_service(
+                KeyServiceServer::new(super::key::KeyCalls::new(Arc::clone(&parts)))
+                    .max_decoding_message_size(1024),
+            );
         }
         let in_flight = InFlight::new(parts.settings.max_in_flight);
         Self { parts, in_flight, rest: rest.prepare() }
@@ -134,30 +134,41 @@ impl Api {
         peer: Arc<Peer>,
         mut request: Request<Incoming>,
         deadline: Duration,
+        place: Place,
     ) -> Response<Body> {
         let parts = &self.parts;
         match request.uri().path() {
             "/countersign.v1.TokenService/Verify" if parts.serves(Rpc::Verify) => {
                 let mut grpc = Grpc::new(VerifyCodec).max_decoding_message_size(MAX_MESSAGE);
+                let _place = place;
                 grpc.unary(token::VerifyCall { parts, deadline }, request).await
             }
             "/countersign.v1.TokenService/VerifyStream" if parts.serves(Rpc::Verify) => {
                 let mut grpc = Grpc::new(VerifyStreamCodec).max_decoding_message_size(MAX_MESSAGE);
-                grpc.streaming(token::VerifyStreamCall { parts: Arc::clone(parts) }, request).await
+                let call = stream::VerifyStreamCall {
+                    parts: Arc::clone(parts),
+                    peer,
+                    in_flight: self.in_flight.clone(),
+                    place: Some(place),
+                };
+                grpc.streaming(call, request).await
             }
             "/countersign.v1.TokenService/Refresh" if parts.serves(Rpc::Refresh) => {
                 let codec = codec::StrictCodec::<v1::RefreshResponse, v1::RefreshRequest>::default();
                 let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
+                let _place = place;
                 grpc.unary(token::RefreshCall { parts }, request).await
             }
             "/countersign.v1.TokenService/Revoke" if parts.serves(Rpc::Revoke) => {
                 let codec = codec::StrictCodec::<v1::RevokeResponse, v1::RevokeRequest>::default();
                 let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
+                let _place = place;
                 grpc.unary(token::RevokeCall { parts, peer: &peer }, request).await
             }
             _ => {
                 request.extensions_mut().insert(peer);
                 let mut rest = self.rest.clone();
+                let _place = place;
                 match rest.call(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
@@ -176,10 +187,10 @@ fn is_long_lived(path: &str) -> bool {
 
 impl Answer for Api {
     async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        let Some(_place) = self.in_flight.enter() else { return status::overloaded().into_http() };
+        let Some(place) = self.in_flight.enter() else { return status::overloaded().into_http() };
         let deadline = limits::deadline(request.headers(), self.parts.settings.deadline);
         let long_lived = is_long_lived(request.uri().path());
-        let call = pin!(self.dispatch(peer, request, deadline));
+        let call = pin!(self.dispatch(peer, request, deadline, place));
         let answered = if long_lived { Some(call.await) } else { within(deadline, call).await };
         answered.map_or_else(|| status::deadline_exceeded().into_http(), told_our_way)
     }

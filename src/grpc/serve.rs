@@ -134,7 +134,8 @@ pub async fn work<A: Answer>(
         let Some(Dealt { connection, _place: place }) = next else { break };
         let (answer, tls, settings, cancel) = (answer.clone(), tls.clone(), settings.clone(), cancel.clone());
         connections.spawn(async move {
-            if let Err(error) = greet(connection, answer, tls, &settings, cancel).await {
+            let greeted = greet(connection, answer, tls, &settings, cancel);
+            if let Err(error) = greeted.await {
                 tracing::debug!(%error, "a connection ended");
             }
             drop(place);
@@ -152,15 +153,14 @@ async fn greet<A: Answer>(
     settings: &Settings,
     cancel: CancellationToken,
 ) -> io::Result<()> {
-    let patience = settings.handshake_timeout;
-    let hurry = |_| io::Error::new(io::ErrorKind::TimedOut, "the peer did not say hello in time");
+    let leaving = cancel.clone();
+    let hello = Hello { patience: settings.handshake_timeout, leaving: &leaving };
     match connection {
         Accepted::Tcp(stream) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
             match tls {
                 None => {
-                    let wire =
-                        tokio::time::timeout(patience, Wire::accept(stream)).await.map_err(hurry)??;
+                    let wire = hello.within(Wire::accept(stream)).await?;
                     converse(wire, Peer::default(), answer, settings, cancel).await
                 }
                 Some(tls) => {
@@ -168,17 +168,33 @@ async fn greet<A: Answer>(
                         let (stream, certificate_names) = tls.accept(stream).await?;
                         Ok::<_, io::Error>((Wire::accept(stream).await?, certificate_names))
                     };
-                    let (wire, certificate_names) =
-                        tokio::time::timeout(patience, greeted).await.map_err(hurry)??;
-                    let peer = Peer { uid: None, certificate_names };
+                    let (wire, certificate_names) = hello.within(greeted).await?;
+                    let peer = Peer { certificate_names, ..Peer::default() };
                     converse(wire, peer, answer, settings, cancel).await
                 }
             }
         }
         Accepted::Unix(stream, uid) => {
             let stream = tokio::net::UnixStream::from_std(stream)?;
-            let wire = tokio::time::timeout(patience, Wire::accept(stream)).await.map_err(hurry)??;
+            let wire = hello.within(Wire::accept(stream)).await?;
             converse(wire, Peer { uid, ..Peer::default() }, answer, settings, cancel).await
+        }
+    }
+}
+
+/// How long a peer may take to say hello.
+struct Hello<'a> {
+    patience: Duration,
+    leaving: &'a CancellationToken,
+}
+
+impl Hello<'_> {
+    async fn within<T>(&self, greeted: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        tokio::select! {
+            greeted = tokio::time::timeout(self.patience, greeted) => greeted.unwrap_or_else(|_| {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the peer did not say hello in time"))
+            }),
+            () = self.leaving.cancelled() => Err(io::Error::other("the sidecar is going away")),
         }
     }
 }
@@ -196,6 +212,7 @@ where
     A: Answer,
 {
     let peer = Arc::new(peer);
+    let leaving = peer.leaving.clone();
     let service = hyper::service::service_fn(move |request| {
         let (answer, peer) = (answer.clone(), Arc::clone(&peer));
         async move { Ok::<_, Infallible>(answer.answer(peer, request).await) }
@@ -216,6 +233,7 @@ where
         () = cancel.cancelled() => None,
         () = age => Some(AGE_GRACE),
     };
+    leaving.cancel();
     connection.as_mut().graceful_shutdown();
     match leave {
         None => connection.await.map_err(io::Error::other),

@@ -1,7 +1,7 @@
 //! TokenService: messages into demands, outcomes into answers.
 
 use crate::grpc::callers::{Peer, Right};
-use crate::grpc::codec::{AnswerStanding, StreamAnswer, StreamItem, VerifyAnswer};
+use crate::grpc::codec::{AnswerStanding, VerifyAnswer};
 use crate::grpc::router::Parts;
 use crate::grpc::v1::consistency::Requirement;
 use crate::grpc::v1::revoke_request::Target;
@@ -12,18 +12,14 @@ use crate::revocation::{DenialKey, Draft};
 use crate::session::{Renewed, Tokens};
 use crate::token::{Action, Issuer, Reason, Revision};
 use crate::verify::{Accepted, Consistency, Demands, Kind, Possession, Verdict};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{Stream, StreamExt};
 use prost::Message;
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::server::{StreamingService, UnaryService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::server::UnaryService;
+use tonic::{Request, Response, Status};
 
 type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
 
@@ -70,7 +66,7 @@ impl Future for VerifyFuture<'_> {
 }
 
 /// The answer, where memory alone gives it.
-fn verify_now(
+pub(super) fn verify_now(
     parts: &Parts,
     request: &VerifyRequest,
     deadline: Duration,
@@ -82,7 +78,11 @@ fn verify_now(
     parts.verifier.verify_now(token, &demands).map(|result| result.map(answer).map_err(Status::from))
 }
 
-async fn verify(parts: &Parts, request: &VerifyRequest, deadline: Duration) -> Result<VerifyAnswer, Status> {
+pub(super) async fn verify(
+    parts: &Parts,
+    request: &VerifyRequest,
+    deadline: Duration,
+) -> Result<VerifyAnswer, Status> {
     let (token, demands) = demands(request, deadline)?;
     parts.verifier.verify(token, &demands).await.map(answer).map_err(Status::from)
 }
@@ -142,93 +142,6 @@ pub fn encode(accepted: &Accepted<'_>) -> Vec<u8> {
         stale: false,
     };
     response.encode_to_vec()
-}
-
-/// One VerifyStream.
-pub(super) struct VerifyStreamCall {
-    pub(super) parts: Arc<Parts>,
-}
-
-impl StreamingService<StreamItem> for VerifyStreamCall {
-    type Response = StreamAnswer;
-    type ResponseStream = Answers;
-    type Future = std::future::Ready<Result<Response<Answers>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<StreamItem>>) -> Self::Future {
-        let answers = Answers {
-            parts: Arc::clone(&self.parts),
-            items: Some(request.into_inner()),
-            waiting: FuturesUnordered::new(),
-            draining: Box::pin(self.parts.draining.clone().cancelled_owned()),
-        };
-        std::future::ready(Ok(Response::new(answers)))
-    }
-}
-
-/// The answers of one stream: from memory at once, the others as they come, at most so many waiting.
-pub(super) struct Answers {
-    parts: Arc<Parts>,
-    items: Option<Streaming<StreamItem>>,
-    waiting: FuturesUnordered<Pin<Box<dyn Future<Output = StreamAnswer> + Send>>>,
-    draining: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-impl Stream for Answers {
-    type Item = Result<StreamAnswer, Status>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        while this.waiting.len() < this.parts.settings.max_waiting_per_stream {
-            let Some(items) = &mut this.items else { break };
-            match items.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(item))) => {
-                    if let Some(answer) = this.take(item) {
-                        return Poll::Ready(Some(Ok(answer)));
-                    }
-                }
-                Poll::Ready(Some(Err(status))) => {
-                    this.items = None;
-                    return Poll::Ready(Some(Err(status)));
-                }
-                Poll::Ready(None) => this.items = None,
-                Poll::Pending => break,
-            }
-        }
-        match this.waiting.poll_next_unpin(context) {
-            Poll::Ready(Some(answer)) => Poll::Ready(Some(Ok(answer))),
-            Poll::Ready(None) if this.items.is_none() => Poll::Ready(None),
-            Poll::Ready(None) if this.draining.as_mut().poll(context).is_ready() => {
-                this.items = None;
-                Poll::Ready(Some(Err(Status::unavailable(
-                    "this sidecar is going away; open the stream again",
-                ))))
-            }
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl Answers {
-    /// Answers an item from memory, or sets it waiting.
-    fn take(&mut self, item: StreamItem) -> Option<StreamAnswer> {
-        let bad = |id, status: Status| StreamAnswer { id, result: Err(status::to_item(&status)) };
-        let Ok(item) = item else {
-            return Some(bad(0, status::bad_call("", "the message does not decode as its type")));
-        };
-        let id = item.id;
-        let Some(request) = item.verify else { return Some(bad(id, status::bad_call("verify", "set it"))) };
-        let deadline = self.parts.settings.deadline;
-        let said = |result: Result<VerifyAnswer, Status>| result.map_err(|status| status::to_item(&status));
-        if let Some(result) = verify_now(&self.parts, &request, deadline) {
-            return Some(StreamAnswer { id, result: said(result) });
-        }
-        let parts = Arc::clone(&self.parts);
-        self.waiting.push(Box::pin(async move {
-            let result = tokio::time::timeout(deadline, verify(&parts, &request, deadline)).await;
-            StreamAnswer { id, result: said(result.unwrap_or_else(|_| Err(status::deadline_exceeded()))) }
-        }));
-        None
-    }
 }
 
 /// One Refresh.

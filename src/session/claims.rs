@@ -49,10 +49,10 @@ pub(super) struct Validity {
 }
 
 impl Validity {
-    /// Not issued before the login, whose stamp may be ahead of this sidecar's clock; not longer than the session.
-    /// Both in whole seconds, rounded down.
+    /// From now, whatever the login's stamp: that may be ahead of this clock, and a token of the future would be good
+    /// nowhere. Not longer than the session. Both in whole seconds, rounded down.
     pub(super) fn of(policy: &Policy, holder: &Holder<'_>, now: Timestamp) -> Self {
-        let issued_at = now.max(holder.logged_in_at);
+        let issued_at = now;
         let life = policy.access_token_life().unwrap_or_else(|| policy.absolute());
         let expires_at = issued_at.after(life).min(holder.absolute_end);
         let whole = |at: Timestamp| Timestamp::from_secs(at.as_secs());
@@ -234,12 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_not_issued_before_its_login() {
+    fn a_login_stamped_ahead_of_this_clock_gives_a_token_that_is_good_now() {
         let policy = policy(Preset::Medium, Overrides::default());
         let attributes = attributes();
         let validity = Validity::of(&policy, &holder(&attributes, &policy), LOGIN.before(MINUTE));
-        assert_eq!(validity.issued_at, Timestamp::from_secs(1_800_000_000));
-        assert_eq!(validity.expires_at, Timestamp::from_secs(1_800_000_900));
+        assert_eq!(validity.issued_at, Timestamp::from_secs(1_799_999_940));
+        assert_eq!(validity.expires_at, Timestamp::from_secs(1_800_000_840));
     }
 
     #[test]

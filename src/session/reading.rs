@@ -72,8 +72,14 @@ impl Reader {
         }
         let counts_use = policy.strategy() == Strategy::Session;
         if touch && counts_use && now >= record.last_active_at.after(policy.update_age()) {
-            self.store.touch(id, policy.update_age(), now).await?;
-            record.last_active_at = now;
+            match self.store.touch(id, policy.update_age(), now).await {
+                Ok(()) => record.last_active_at = now,
+                // Reading goes on where writing doesn't: the session just isn't extended by this use.
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, cause, "a session's use could not be written");
+                }
+            }
         }
         let touch_at =
             if counts_use { record.last_active_at.after(policy.update_age()) } else { Timestamp::MAX };

@@ -35,7 +35,7 @@ impl Verifier {
     }
 
     /// What an acceptance is bound to: the issuer's key set, or the keys session tokens are authenticated by.
-    fn generation(&self, entry: &IssuerEntry, kind: Kind) -> u64 {
+    pub(super) fn generation(&self, entry: &IssuerEntry, kind: Kind) -> u64 {
         match kind {
             Kind::Jwt => entry.settings.generation(),
             Kind::SessionToken => {

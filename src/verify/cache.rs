@@ -144,6 +144,9 @@ impl Table {
         let (bucket, tag) = self.place(&acceptance.digest);
         let Some(bucket) = bucket else { return };
         let weight = acceptance.weight();
+        // Counted before it can be seen, so that nobody takes it out of sums it is not in.
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut bytes = self.bytes.fetch_add(weight, Ordering::Relaxed).saturating_add(weight);
         let mut left = {
             let Bucket { tags, kept } = &mut *bucket.lock();
             let same = |one: &Option<Arc<Acceptance>>| {
@@ -159,8 +162,6 @@ impl Table {
             *first_tag = tag;
             first.replace(Arc::clone(acceptance))
         };
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let mut bytes = self.bytes.fetch_add(weight, Ordering::Relaxed) + weight;
         self.account_for(left.take().as_slice());
         while bytes > self.max_bytes && self.len_is_not_zero() {
             bytes = self.empty_next();

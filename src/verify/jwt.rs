@@ -9,7 +9,7 @@ use crate::verify::accepted::{Accepted, Kind};
 use crate::verify::claims::{instant, number, scopes, text, texts};
 use crate::verify::compact::Decoded;
 use crate::verify::json::{self, Object};
-use crate::verify::policy::IssuerPolicy;
+use crate::verify::policy::{IssuerPolicy, MAX_LEEWAY};
 use crate::verify::refusal::Denied;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -99,12 +99,13 @@ impl<'d> Signed<'d> {
     /// What denies this token, and until when: by `jti`, or without one by its signing input. `None` where it says no
     /// usable expiry; such a token is never accepted.
     ///
-    /// The rest of the issuer's policy is not asked: another sidecar may accept what this one would not.
+    /// The rest of the issuer's policy is not asked, and the leeway is the largest there is: another sidecar may accept
+    /// what this one would not (any more).
     #[must_use]
     pub fn denial(&self, policy: &IssuerPolicy) -> Option<(DenialKey, Timestamp)> {
         let expires_at = instant(self.claims.get("exp"), "").ok().flatten()?;
         let token_id = text(self.claims.get("jti"), "").ok()?;
-        Some((self.token_key(policy, token_id.as_deref()), expires_at.after(policy.leeway())))
+        Some((self.token_key(policy, token_id.as_deref()), expires_at.after(MAX_LEEWAY)))
     }
 
     fn token_key(&self, policy: &IssuerPolicy, token_id: Option<&str>) -> DenialKey {

@@ -124,21 +124,21 @@ impl Verifier {
                 Err(NotYet::NeedsKeys(_) | NotYet::NeedsStore) => return None,
             },
         };
-        if acceptance.kind == Kind::SessionToken && !self.reading_counts(&acceptance, now) {
-            return None;
-        }
         // Taken before judging: then all that its revision covers was in force when the credential was judged.
         let standing = self.denylist.standing(now);
+        let fresh_enough = match acceptance.freshness.at_least(demands.consistency) {
+            Consistency::MinimizeLatency => true,
+            Consistency::AtLeastAsFresh(revision) => standing.loaded && standing.revision.covers(&revision),
+            Consistency::FullyConsistent => false,
+        };
+        // What a session's record says can change: nothing is denied by one that is older than was asked for.
+        if acceptance.kind == Kind::SessionToken && !(fresh_enough && self.reading_counts(&acceptance, now)) {
+            return None;
+        }
         if let Err(refusal) = self.last_step(&acceptance, demands, now) {
             return Some(Err(refusal));
         }
-        match acceptance.freshness.at_least(demands.consistency) {
-            Consistency::MinimizeLatency => {}
-            Consistency::AtLeastAsFresh(revision)
-                if standing.loaded && standing.revision.covers(&revision) => {}
-            Consistency::AtLeastAsFresh(_) | Consistency::FullyConsistent => return None,
-        }
-        Some(give(acceptance, &standing, source))
+        fresh_enough.then(|| give(acceptance, &standing, source))
     }
 
     async fn waiting(&self, token: &str, demands: &Demands<'_>) -> Result<Verdict, Refusal> {
@@ -168,6 +168,10 @@ impl Verifier {
             over = self.ask_store(&acceptance, patience).await?;
             source = Source::Store;
         }
+        if self.generation(&acceptance.issuer, acceptance.kind) != acceptance.generation {
+            // Keys changed while this call waited; a withdrawn one takes its tokens with it.
+            (acceptance, _) = self.accept_waiting(token, digest, demands.deadline).await?;
+        }
         let now = self.clock.now();
         let standing = self.denylist.standing(&now);
         self.last_step(&acceptance, demands, &now)?;
@@ -185,7 +189,10 @@ impl Verifier {
             }
             return Err(denied(refusal.reason, refusal.action(), Some(acceptance)));
         }
-        if let Some(denial) = self.denylist.judge(&acceptance.marks, now.judged) {
+        // A session token carries no attributes of its own; its record was read, and a change beside that read is not
+        // its holder's to mend. What is cached doesn't count once the record has changed.
+        let told = |denial: &Denial| acceptance.kind == Kind::Jwt || *denial != Denial::StaleClaims;
+        if let Some(denial) = self.denylist.judge(&acceptance.marks, now.judged).filter(told) {
             // A cut-off ends the session's record, too, and who reads that learns no more than that it is over.
             let over = acceptance.kind == Kind::SessionToken && denial == Denial::CutOff;
             let reason = if over { Reason::SessionEnded } else { denial.reason() };

@@ -95,7 +95,10 @@ async fn it_drains_within_the_deadline_with_a_watch_and_a_stream_open() {
     assert_eq!(get(&sidecar.ops, "/livez").await.0, 200);
     assert!(sidecar.verify(&token).await.is_ok(), "calls are served during the grace");
     let told = stream.message().await;
-    assert!(told.is_err(), "the open stream is told to go away");
+    let told = told.unwrap_err();
+    assert_eq!(told.code(), tonic::Code::Unavailable, "the open stream is told to go away: {told:?}");
+    assert!(told.message().contains("going away"), "{told:?}");
+    assert!(begun.elapsed() < Duration::from_millis(1500), "and not at the deadline: {:?}", begun.elapsed());
     tokio::task::spawn_blocking(move || sidecar.stop()).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
 }

@@ -24,8 +24,11 @@ pub enum Address {
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub connections: usize,
-    /// Calls under way on each connection.
+    /// Calls under way on each connection, at most.
     pub streams: usize,
+    /// A connection is filled up again once so many are answered: a client that answers every answer at once would make
+    /// the servers spend their time on system calls, and hide what they differ in.
+    pub refill: usize,
     pub calls: usize,
     /// Calls a second over all connections; `None` as fast as answers come.
     pub rate: Option<f64>,
@@ -102,6 +105,8 @@ struct Connection {
     next_stream: u32,
     /// When each call under way was due, by stream id where each has one, else in order.
     under_way: VecDeque<(u32, Instant)>,
+    /// It is being filled up.
+    filling: bool,
     /// What the peer lets us send.
     window: i64,
     stream_window: i64,
@@ -153,6 +158,7 @@ pub fn run(address: &Address, path: &str, bodies: &[Vec<u8>], plan: Plan) -> Out
                     break;
                 }
                 connection.call(&headers, message, due, plan.streaming);
+                connection.filling = connection.under_way.len() < plan.streams;
                 sent += 1;
                 waiting = false;
             }
@@ -194,6 +200,7 @@ impl Connection {
             taken: 0,
             next_stream: 1,
             under_way: VecDeque::new(),
+            filling: true,
             window: 65_535,
             stream_window: 65_535,
             initial_window: 65_535,
@@ -204,7 +211,8 @@ impl Connection {
 
     fn has_room(&self, plan: Plan, length: usize) -> bool {
         let window = if plan.streaming { self.window.min(self.stream_window) } else { self.window };
-        self.under_way.len() < plan.streams && window >= length as i64
+        let filling = self.filling || self.under_way.len() + plan.refill <= plan.streams;
+        filling && self.under_way.len() < plan.streams && window >= length as i64
     }
 
     fn call(&mut self, headers: &[u8], message: &[u8], due: Instant, streaming: bool) {

@@ -95,7 +95,7 @@ impl Site {
     /// Opens the file for the first time, creating it or bringing it up to date.
     pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<(Arc<Self>, Link), OpenError> {
         create_private(path)?;
-        let connection = connect(path, busy_timeout)?;
+        let connection = connect_patiently(path, busy_timeout)?;
         let identity = identify(path)?;
         let site = Arc::new(Self { path: path.to_owned(), busy_timeout, adopted: Mutex::new(identity) });
         Ok((Arc::clone(&site), Link { site, connection, file: identity.file }))
@@ -187,6 +187,27 @@ fn wal_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()
+}
+
+/// Sidecars that start together on a new file are in each other's way where SQLite does not wait by itself, as when the
+/// first of them switches to write-ahead logging.
+fn connect_patiently(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut pauses = busy_timeout.as_millis() / PAUSE.as_millis();
+    loop {
+        match connect(path, busy_timeout) {
+            Err(OpenError::Sqlite { source, .. }) if is_busy(&source) && pauses > 0 => {
+                pauses -= 1;
+                std::thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
 fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
