@@ -3,7 +3,7 @@
 
 use crate::clock::Timestamp;
 use crate::token::Reason;
-use crate::verify::json::{Json, Object};
+use crate::verify::json::{Json, Object, TaggedName};
 use crate::verify::refusal::Denied;
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Where a claim is: a member by its exact name, or a path of members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimPath(Vec<String>);
+pub struct ClaimPath(Vec<TaggedName>);
 
 /// The text is no claim path.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +23,7 @@ impl ClaimPath {
     /// A top-level claim.
     #[must_use]
     pub fn member(name: &str) -> Self {
-        Self(vec![name.to_owned()])
+        Self(vec![TaggedName::new(name)])
     }
 
     /// A top-level name verbatim, or a JSON Pointer (RFC 6901) where it begins with `/`.
@@ -34,14 +34,15 @@ impl ClaimPath {
         let Some(pointer) = text.strip_prefix('/') else {
             return if text.is_empty() { Err(BadClaimPath) } else { Ok(Self::member(text)) };
         };
-        pointer.split('/').map(unescape).collect::<Result<_, _>>().map(Self)
+        let step = |step| unescape(step).map(|name| TaggedName::new(&name));
+        pointer.split('/').map(step).collect::<Result<_, _>>().map(Self)
     }
 
     /// Follows the path.
     #[must_use]
     pub fn find<'o, 'a>(&self, claims: &'o Object<'a>) -> Option<&'o Json<'a>> {
         let (first, rest) = self.0.split_first()?;
-        rest.iter().try_fold(claims.get(first)?, |value, name| value.as_object()?.get(name))
+        rest.iter().try_fold(claims.get_tagged(first)?, |value, name| value.as_object()?.get_tagged(name))
     }
 }
 

@@ -71,10 +71,24 @@ impl Member<'_> {
     }
 }
 
+/// A name to look for again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TaggedName {
+    tag: u64,
+    text: Box<str>,
+}
+
+impl TaggedName {
+    pub(super) fn new(text: &str) -> Self {
+        Self { tag: tag(text), text: text.into() }
+    }
+}
+
 /// Names up to this length are told apart by their tags alone.
 const TAGGED: usize = 7;
 
 /// A name's length and first letters in one word: names are compared far more often than read.
+#[inline]
 fn tag(name: &str) -> u64 {
     let length = (name.len() as u64) << 56;
     name.bytes().take(TAGGED).enumerate().fold(length, |tag, (at, byte)| tag | u64::from(byte) << (8 * at))
@@ -83,9 +97,15 @@ fn tag(name: &str) -> u64 {
 impl<'a> Object<'a> {
     /// A member by its name.
     #[must_use]
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&Json<'a>> {
         let tag = tag(name);
         self.0.iter().find(|member| member.is(tag, name)).map(|member| &member.value)
+    }
+
+    /// A member by a name whose tag is known.
+    pub(super) fn get_tagged(&self, name: &TaggedName) -> Option<&Json<'a>> {
+        self.0.iter().find(|member| member.is(name.tag, &name.text)).map(|member| &member.value)
     }
 
     /// The members, taken out.
