@@ -128,3 +128,88 @@ impl Acceptance {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::minting::{ISSUER, NOON, acceptance, entry};
+
+    fn accepted(kind: Kind) -> Accepted<'static> {
+        Accepted {
+            issuer: ISSUER.into(),
+            subject: "alice".into(),
+            audiences: vec!["shop".into(), "bank".into()],
+            token_id: None,
+            session_id: None,
+            client_id: None,
+            scopes: vec!["read".into(), "write".into()],
+            roles: Vec::new(),
+            issued_at: Some(NOON),
+            not_before: Some(NOON.after(Duration::from_secs(10))),
+            expires_at: NOON.after(Duration::from_secs(900)),
+            claims_json: b"{}".into(),
+            kind,
+            refresh_after: None,
+            policy: None,
+            logged_in_at: None,
+            claims_version: None,
+            signing_input: None,
+        }
+    }
+
+    fn kept(kind: Kind) -> Acceptance {
+        acceptance(&accepted(kind), TokenDigest::of(b"token"), &entry())
+    }
+
+    fn reason_at(kept: &Acceptance, millis: i64) -> Option<Reason> {
+        let now = Timestamp::from_millis(NOON.as_millis().saturating_add_signed(millis));
+        kept.check_time(now).err().map(|denied| denied.reason)
+    }
+
+    #[test]
+    fn a_token_is_judged_by_its_dates_and_its_issuer_s_leeway_of_a_minute() {
+        let kept = kept(Kind::Jwt);
+        assert_eq!(reason_at(&kept, -50_001), Some(Reason::NotYetValid));
+        assert_eq!(reason_at(&kept, -50_000), None);
+        assert_eq!(reason_at(&kept, 959_999), None);
+        assert_eq!(reason_at(&kept, 960_000), Some(Reason::Expired));
+    }
+
+    #[test]
+    fn a_session_token_ends_with_its_session_without_leeway_and_is_never_too_young() {
+        let kept = kept(Kind::SessionToken);
+        assert_eq!(reason_at(&kept, -3_600_000), None);
+        assert_eq!(reason_at(&kept, 899_999), None);
+        assert_eq!(reason_at(&kept, 900_000), Some(Reason::SessionEnded));
+    }
+
+    #[test]
+    fn any_demanded_audience_is_enough_and_every_demanded_scope_is_needed() {
+        let kept = kept(Kind::Jwt);
+        let demanding = |audiences: &[&str], scopes: &[&str]| {
+            let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            kept.check_demands(&own(audiences), &own(scopes)).err().map(|denied| denied.reason)
+        };
+        assert_eq!(demanding(&[], &[]), None);
+        assert_eq!(demanding(&["tax", "bank"], &["write", "read"]), None);
+        assert_eq!(demanding(&["tax"], &[]), Some(Reason::WrongAudience));
+        assert_eq!(demanding(&["read"], &[]), Some(Reason::WrongAudience), "a scope is no audience");
+        assert_eq!(demanding(&[], &["shop"]), Some(Reason::InsufficientScope), "nor the other way round");
+        assert_eq!(demanding(&[], &["read", "delete"]), Some(Reason::InsufficientScope));
+        assert_eq!(demanding(&[], &["read write"]), Some(Reason::InsufficientScope));
+        assert_eq!(demanding(&["Shop"], &[]), Some(Reason::WrongAudience));
+    }
+
+    #[test]
+    fn a_large_answer_weighs_what_it_takes() {
+        let small = kept(Kind::Jwt).weight();
+        let large = Accepted { claims_json: vec![b' '; 10_002].into(), ..accepted(Kind::Jwt) };
+        let large = acceptance(&large, TokenDigest::of(b"token"), &entry()).weight();
+        assert_eq!(large, small + 10_000);
+    }
+
+    #[test]
+    fn debug_shows_nothing_of_it() {
+        assert_eq!(format!("{:?}", kept(Kind::Jwt)), "Acceptance(…)");
+    }
+}

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Acceptances that surely fit; there are twice as many places, so that few buckets overflow. In memory they take
+    /// Acceptances that fit, but for one in a hundred: there are twice as many places. In memory they take
     /// at most a kilobyte each on the average.
     pub max_entries: usize,
 }
@@ -144,10 +144,7 @@ impl Table {
         let (bucket, tag) = self.place(&acceptance.digest);
         let Some(bucket) = bucket else { return };
         let weight = acceptance.weight();
-        // Counted before it can be seen, so that nobody takes it out of sums it is not in.
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let mut bytes = self.bytes.fetch_add(weight, Ordering::Relaxed).saturating_add(weight);
-        let mut left = {
+        let (left, mut bytes) = {
             let Bucket { tags, kept } = &mut *bucket.lock();
             let same = |one: &Option<Arc<Acceptance>>| {
                 one.as_ref().is_some_and(|one| one.digest == acceptance.digest)
@@ -160,9 +157,12 @@ impl Table {
             }
             let (Some(first_tag), Some(first)) = (tags.first_mut(), kept.first_mut()) else { return };
             *first_tag = tag;
-            first.replace(Arc::clone(acceptance))
+            // Counted before anybody else can displace it: else the sums could run below zero.
+            self.count.fetch_add(1, Ordering::Relaxed);
+            let bytes = self.bytes.fetch_add(weight, Ordering::Relaxed).saturating_add(weight);
+            (first.replace(Arc::clone(acceptance)), bytes)
         };
-        self.account_for(left.take().as_slice());
+        self.account_for(left.as_slice());
         while bytes > self.max_bytes && self.len_is_not_zero() {
             bytes = self.empty_next();
         }
@@ -196,5 +196,145 @@ impl Table {
             self.count.fetch_sub(1, Ordering::Relaxed);
             self.bytes.fetch_sub(acceptance.weight(), Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::minting::{CLAIMS, NOON, Signer, acceptance, entry, policy};
+    use std::sync::Weak;
+
+    /// Acceptances of made-up tokens, all with the same answer.
+    struct Tokens {
+        signer: Signer,
+        token: String,
+    }
+
+    impl Tokens {
+        fn with(claims: &str) -> Self {
+            let signer = Signer::new(crate::keys::Algorithm::Hs256);
+            let token = signer.token(signer.header(), claims);
+            Self { signer, token }
+        }
+
+        fn acceptance(&self, number: usize) -> Arc<Acceptance> {
+            let kept =
+                |accepted: crate::verify::Accepted<'_>| acceptance(&accepted, digest(number), &entry());
+            Arc::new(self.signer.accept(&self.token, &policy(), NOON, kept).unwrap())
+        }
+    }
+
+    fn digest(number: usize) -> TokenDigest {
+        TokenDigest::of(&number.to_be_bytes())
+    }
+
+    fn cache(max_entries: usize) -> AcceptanceCache {
+        AcceptanceCache::new(Settings { max_entries })
+    }
+
+    #[test]
+    fn what_is_kept_is_found_until_it_is_forgotten() {
+        let (cache, tokens) = (cache(100), Tokens::with(CLAIMS));
+        assert!(cache.find(&digest(1)).is_none(), "before there is a table");
+        for number in [1, 2, 1] {
+            cache.keep(&tokens.acceptance(number));
+        }
+        assert_eq!(cache.len(), 2);
+        assert_eq!(cache.find(&digest(1)).unwrap().digest, digest(1));
+        cache.forget(&digest(1));
+        cache.forget(&digest(3));
+        assert!(cache.find(&digest(1)).is_none() && cache.find(&digest(2)).is_some());
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn the_latest_acceptance_of_a_token_is_the_one_found() {
+        let (cache, tokens) = (cache(100), Tokens::with(CLAIMS));
+        let (first, second) = (tokens.acceptance(1), tokens.acceptance(1));
+        cache.keep(&first);
+        cache.keep(&second);
+        assert!(Arc::ptr_eq(&cache.find(&digest(1)).unwrap(), &second));
+        drop(first);
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn a_cache_of_no_entries_keeps_nothing_and_no_denial() {
+        let (cache, tokens) = (cache(0), Tokens::with(CLAIMS));
+        cache.keep(&tokens.acceptance(1));
+        assert!(cache.find(&digest(1)).is_none());
+        cache.keep_denial(digest(1), KnownBad { reason: Reason::Malformed, under: None });
+        cache.denials.run_pending_tasks();
+        assert!(cache.known_bad(&digest(1)).is_none());
+        assert_eq!(cache.len(), 0);
+    }
+
+    #[test]
+    fn of_as_many_as_are_configured_all_but_a_few_stay() {
+        let (cache, tokens) = (cache(1000), Tokens::with(CLAIMS));
+        for number in 0..1000 {
+            cache.keep(&tokens.acceptance(number));
+        }
+        let found = (0..1000).filter(|number| cache.find(&digest(*number)).is_some()).count();
+        assert!(found >= 980, "{found} of 1000");
+        assert_eq!(cache.len(), found);
+    }
+
+    #[test]
+    fn a_flood_of_tokens_takes_no_more_places_and_memory_than_there_are() {
+        for size in [10, 12_000] {
+            let claims = CLAIMS.replacen('{', &format!("{{\"x\":\"{}\",", "x".repeat(size)), 1);
+            let (cache, tokens) = (cache(100), Tokens::with(&claims));
+            let mut alive: Vec<Weak<Acceptance>> = Vec::new();
+            for number in 0..2000 {
+                let acceptance = tokens.acceptance(number);
+                cache.keep(&acceptance);
+                alive.push(Arc::downgrade(&acceptance));
+            }
+            let alive: Vec<_> = alive.iter().filter_map(Weak::upgrade).collect();
+            let bytes: usize = alive.iter().map(|kept| kept.weight()).sum();
+            assert_eq!(alive.len(), cache.len());
+            assert!(alive.len() <= 200, "{} of {size} bytes", alive.len());
+            assert!(bytes <= 100 * BYTES_AN_ENTRY, "{bytes}");
+            assert_eq!(bytes, cache.table.bytes.load(Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn a_flood_of_bad_tokens_crowds_out_no_acceptance_and_not_itself_beyond_its_space() {
+        let (cache, tokens) = (cache(100), Tokens::with(CLAIMS));
+        cache.keep(&tokens.acceptance(0));
+        for number in 0..10_000 {
+            let denial = KnownBad { reason: Reason::BadSignature, under: Some((0, 1)) };
+            cache.keep_denial(digest(number), denial);
+        }
+        cache.denials.run_pending_tasks();
+        assert!(cache.find(&digest(0)).is_some());
+        assert!(cache.denials.entry_count() <= MAX_DENIALS);
+    }
+
+    #[test]
+    fn many_at_once_leave_the_sums_right() {
+        let (cache, tokens) = (cache(1), Tokens::with(CLAIMS));
+        let acceptances: Vec<_> = (0..40).map(|number| tokens.acceptance(number)).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (cache, acceptances) = (&cache, &acceptances);
+                scope.spawn(move || {
+                    for round in 0..20_000 {
+                        let acceptance = &acceptances[(round * 7 + thread * 11) % acceptances.len()];
+                        cache.keep(acceptance);
+                        if round % 3 == 0 {
+                            cache.forget(&acceptance.digest);
+                        }
+                    }
+                });
+            }
+        });
+        let found: Vec<_> = acceptances.iter().filter_map(|kept| cache.find(&kept.digest)).collect();
+        assert_eq!(cache.len(), found.len());
+        let bytes: usize = found.iter().map(|kept| kept.weight()).sum();
+        assert_eq!(cache.table.bytes.load(Ordering::Relaxed), bytes);
     }
 }

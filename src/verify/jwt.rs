@@ -233,3 +233,6 @@ fn identifier(name: Option<Cow<'_, str>>) -> Result<Option<Cow<'_, str>>, Denied
         name => Ok(name),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ pub mod freshness;
 pub mod header;
 pub mod json;
 pub mod jwt;
+#[cfg(test)]
+mod minting;
 pub mod policy;
 pub mod refusal;
 pub mod session_token;

@@ -170,3 +170,57 @@ impl IssuerPolicy {
         &self.0.paths
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::minting::{policy, settings};
+
+    fn fault(change: impl FnOnce(&mut PolicySettings)) -> Option<PolicyError> {
+        let mut settings = settings();
+        change(&mut settings);
+        IssuerPolicy::new(settings).err()
+    }
+
+    #[test]
+    fn a_policy_that_bounds_nothing_is_refused() {
+        assert_eq!(fault(|_| ()), None);
+        assert_eq!(fault(|settings| settings.algorithms.clear()), Some(PolicyError::NoAlgorithm));
+        assert_eq!(fault(|settings| settings.audiences.clear()), Some(PolicyError::NoAudience));
+        assert_eq!(fault(|settings| settings.max_lifetime = Duration::ZERO), Some(PolicyError::Lifetime));
+    }
+
+    #[test]
+    fn a_leeway_beyond_a_minute_is_refused() {
+        assert_eq!(fault(|settings| settings.leeway = MAX_LEEWAY), None);
+        let longer = MAX_LEEWAY + Duration::from_millis(1);
+        assert_eq!(fault(|settings| settings.leeway = longer), Some(PolicyError::Leeway));
+        assert_eq!(fault(|settings| settings.leeway = Duration::MAX), Some(PolicyError::Leeway));
+    }
+
+    #[test]
+    fn a_missing_type_is_accepted_only_where_it_may_miss() {
+        let with = |types: &[&str], allow_missing_type| {
+            let mut settings = settings();
+            settings.types = types.iter().map(|name| (*name).to_owned()).collect();
+            settings.allow_missing_type = allow_missing_type;
+            IssuerPolicy::new(settings).unwrap()
+        };
+        assert!(with(&["at+jwt"], true).allows_type(None));
+        assert!(!with(&["at+jwt"], false).allows_type(None));
+        assert!(!with(&["at+jwt"], true).allows_type(Some("JWT")), "one that is there has to be right");
+        assert!(!with(&["at+jwt"], true).allows_type(Some("")));
+        assert!(with(&["at+jwt", "JWT"], false).allows_type(Some("application/jwt")));
+    }
+
+    #[test]
+    fn an_audience_is_one_of_the_configured_to_the_letter() {
+        let accepts = |names: &[&'static str]| {
+            policy().accepts_audience(&names.iter().copied().map(Into::into).collect::<Vec<_>>())
+        };
+        assert!(accepts(&["other", "bank"]));
+        for names in [&[][..], &["Shop"], &["shop "], &["sho", "p"], &[""]] {
+            assert!(!accepts(names), "{names:?}");
+        }
+    }
+}

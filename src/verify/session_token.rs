@@ -206,3 +206,6 @@ fn store_failed(error: &StoreError) -> Refusal {
     tracing::warn!(error = error as &dyn std::error::Error, "a session could not be read");
     undecided(Reason::StoreUnavailable, None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,11 +123,11 @@ impl Key {
 
     /// A usual access token with these claims.
     pub(crate) fn token(&self, claims: &Claims) -> String {
-        self.token_of(&self.header(), &claims.text())
+        self.token_of(self.header(), claims.text())
     }
 
     pub(crate) fn token_for(&self, algorithm: &str, claims: &Claims) -> String {
-        let input = input(&self.header_for(algorithm), &claims.text());
+        let input = input(self.header_for(algorithm), claims.text());
         let signature = encode(self.sign(algorithm, &input));
         format!("{input}.{signature}")
     }

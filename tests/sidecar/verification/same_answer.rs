@@ -24,7 +24,7 @@ enum Step {
     CutOffOwn,
     ChangeRoles { session: usize, role: u8 },
     Pass(u64),
-    StepWall(i64),
+    SetWall(i64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -39,7 +39,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..2_usize, any::<u8>()).prop_map(|(session, role)| Step::ChangeRoles { session, role }),
         3 => (1..90_u64).prop_map(Step::Pass),
         1 => (300..1200_u64).prop_map(Step::Pass),
-        1 => (-900..900_i64).prop_map(Step::StepWall),
+        1 => (-900..900_i64).prop_map(Step::SetWall),
     ];
     prop::collection::vec(step, 10..60)
 }
@@ -95,7 +95,7 @@ impl Pair {
                     let _ = self.uncached.sessions().update_session(as_caller(request)).await;
                 }
                 Step::Pass(seconds) => self.hands.advance(Duration::from_secs(seconds)),
-                Step::StepWall(seconds) => {
+                Step::SetWall(seconds) => {
                     let wall = self.hands.wall().as_secs().saturating_add_signed(seconds);
                     self.hands.step_wall_to(countersign::clock::Timestamp::from_secs(wall));
                 }
