@@ -22,6 +22,7 @@ mod issuer;
 mod lifecycle;
 mod mint;
 mod python;
+mod reference;
 mod revocation;
 mod secrecy;
 mod sessions;
