@@ -1,6 +1,5 @@
 //! From a credential to an acceptance: out of the cache, or by parsing, key, signature and issuer policy.
 
-use crate::clock::Now;
 use crate::keys::{HandleKind, NoKey, Sought};
 use crate::token::{Action, Issuer, Reason, TokenDigest};
 use crate::verify::acceptance::Read;
@@ -45,12 +44,7 @@ impl Verifier {
     }
 
     /// Parses, checks signature and issuer policy, and keeps the acceptance.
-    pub(super) fn accept(
-        &self,
-        token: &str,
-        digest: TokenDigest,
-        now: &Now,
-    ) -> Result<Arc<Acceptance>, NotYet> {
+    pub(super) fn accept(&self, token: &str, digest: TokenDigest) -> Result<Arc<Acceptance>, NotYet> {
         if let Some(bad) = self.cache.known_bad(&digest) {
             let entry =
                 bad.under.and_then(|(place, _)| self.issuers.values().find(|entry| entry.place == place));
@@ -87,8 +81,7 @@ impl Verifier {
         let decoded =
             compact::decode(token, self.max_token_bytes).map_err(|denied| remembering(malformed(denied)))?;
         let (entry, generation, signed) = self.check_signature(&decoded).map_err(remembering)?;
-        let accepted =
-            signed.judge(&entry.settings.policy, now.judged).map_err(|denied| refused(denied, &entry))?;
+        let accepted = signed.judge(&entry.settings.policy).map_err(|denied| refused(denied, &entry))?;
         Ok(self.keep(accepted, digest, &entry, generation, None))
     }
 
@@ -164,7 +157,7 @@ impl Verifier {
         digest: TokenDigest,
         deadline: Duration,
     ) -> Result<(Arc<Acceptance>, Source), Refusal> {
-        match self.accept(token, digest, &self.clock.now()) {
+        match self.accept(token, digest) {
             Ok(acceptance) => return Ok((acceptance, Source::Signature)),
             Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => return Err(refusal),
             Err(NotYet::NeedsStore) => {
@@ -173,7 +166,7 @@ impl Verifier {
             }
             Err(NotYet::NeedsKeys(entry)) => self.seek_keys(&entry, deadline).await?,
         }
-        match self.accept(token, digest, &self.clock.now()) {
+        match self.accept(token, digest) {
             Ok(acceptance) => Ok((acceptance, Source::Signature)),
             Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => Err(refusal),
             Err(NotYet::NeedsKeys(entry)) => Err(unknown_key(&entry)),

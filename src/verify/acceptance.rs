@@ -37,7 +37,8 @@ pub struct Acceptance {
     /// For a session token.
     pub(super) read: Option<Read>,
     pub(super) expires_at: Timestamp,
-    /// The later of `nbf` and `iat`.
+    /// The later of `nbf` and `iat`. Without `iat` as long before its end as its issuer's tokens may live: it can't have
+    /// been issued earlier.
     valid_from: Timestamp,
     answer: Box<[u8]>,
     /// Audiences, then scopes.
@@ -63,6 +64,8 @@ impl Acceptance {
     ) -> Self {
         let own = issuer.settings.policy.is_own();
         let granted = accepted.audiences.iter().chain(&accepted.scopes);
+        let longest = issuer.settings.policy.max_lifetime();
+        let issued_at = accepted.issued_at.unwrap_or(accepted.expires_at.before(longest));
         Self {
             digest,
             generation,
@@ -71,7 +74,7 @@ impl Acceptance {
             session: accepted.session_id.as_deref().filter(|_| own).and_then(|id| id.parse().ok()),
             read,
             expires_at: accepted.expires_at,
-            valid_from: accepted.not_before.max(accepted.issued_at).unwrap_or_default(),
+            valid_from: accepted.not_before.unwrap_or_default().max(issued_at),
             answer: encode(accepted).into(),
             granted: granted.map(|name| (**name).into()).collect(),
             audiences: accepted.audiences.len(),
@@ -110,7 +113,10 @@ impl Acceptance {
             return Err(Denied::new(Reason::Expired, "exp has passed"));
         }
         if self.valid_from > now.after(leeway) {
-            return Err(Denied::new(Reason::NotYetValid, "nbf or iat lies in the future"));
+            return Err(Denied::new(
+                Reason::NotYetValid,
+                "nbf or iat lies in the future, or exp too far in it",
+            ));
         }
         Ok(())
     }
@@ -173,6 +179,18 @@ mod tests {
         assert_eq!(reason_at(&kept, -50_000), None);
         assert_eq!(reason_at(&kept, 959_999), None);
         assert_eq!(reason_at(&kept, 960_000), Some(Reason::Expired));
+    }
+
+    #[test]
+    fn a_token_without_iat_is_valid_for_as_long_as_its_issuer_s_tokens_may_live() {
+        let day = 86_400_000;
+        let expires_at = NOON.after(Duration::from_secs(10 * 86_400));
+        let undated = Accepted { issued_at: None, not_before: None, expires_at, ..accepted(Kind::Jwt) };
+        let kept = acceptance(&undated, TokenDigest::of(b"token"), &entry());
+        assert_eq!(reason_at(&kept, 9 * day - 60_001), Some(Reason::NotYetValid));
+        assert_eq!(reason_at(&kept, 9 * day - 60_000), None);
+        assert_eq!(reason_at(&kept, 10 * day + 59_999), None);
+        assert_eq!(reason_at(&kept, 10 * day + 60_000), Some(Reason::Expired));
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::minting::{CLAIMS, NOON, Signer, acceptance, entry, policy};
+    use crate::verify::minting::{CLAIMS, Signer, acceptance, entry, policy};
     use std::sync::Weak;
 
     /// Acceptances of made-up tokens, all with the same answer.
@@ -221,7 +221,7 @@ mod tests {
         fn acceptance(&self, number: usize) -> Arc<Acceptance> {
             let kept =
                 |accepted: crate::verify::Accepted<'_>| acceptance(&accepted, digest(number), &entry());
-            Arc::new(self.signer.accept(&self.token, &policy(), NOON, kept).unwrap())
+            Arc::new(self.signer.accept(&self.token, &policy(), kept).unwrap())
         }
     }
 

@@ -115,12 +115,12 @@ impl<'d> Signed<'d> {
         }
     }
 
-    /// Holds the claims against the issuer's policy: types, presence, audience, lifetime. `now` only bounds the
-    /// lifetime of a token without `iat`; whether it has expired is judged on every call.
+    /// Holds the claims against the issuer's policy: types, presence, audience, and the lifetime of a token with `iat`.
+    /// What depends on the time is judged on every call.
     ///
     /// # Errors
     /// MISSING_CLAIM, INVALID_CLAIM, WRONG_AUDIENCE.
-    pub fn judge(self, policy: &IssuerPolicy, now: Timestamp) -> Result<Accepted<'d>, Denied> {
+    pub fn judge(self, policy: &IssuerPolicy) -> Result<Accepted<'d>, Denied> {
         let claims = &self.claims;
         let paths = policy.paths();
         let missing = |detail| Denied::new(Reason::MissingClaim, detail);
@@ -136,7 +136,9 @@ impl<'d> Signed<'d> {
             instant(claims.get("exp"), "exp is no NumericDate")?.ok_or(missing("there is no exp"))?;
         let issued_at = instant(claims.get("iat"), "iat is no NumericDate")?;
         let not_before = instant(claims.get("nbf"), "nbf is no NumericDate")?;
-        check_life(policy, issued_at.unwrap_or(now.min(expires_at)), expires_at)?;
+        if let Some(issued_at) = issued_at {
+            check_life(policy, issued_at, expires_at)?;
+        }
         if policy.required().iter().any(|name| claims.get(name).is_none()) {
             return Err(missing("a claim this issuer's tokens must have is missing"));
         }

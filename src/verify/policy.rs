@@ -56,7 +56,7 @@ pub struct PolicySettings {
     pub allow_missing_type: bool,
     /// How far clocks may differ.
     pub leeway: Duration,
-    /// A token that lives longer, from `iat` to `exp`, is refused; without `iat`, from now.
+    /// A token that lives longer, from `iat` to `exp`, is refused; one without `iat` is valid for as long before `exp`.
     pub max_lifetime: Duration,
     /// Claims that must be there, beside `iss`, `aud`, `exp` and the subject.
     pub required: Vec<String>,

@@ -118,7 +118,7 @@ impl Verifier {
                 self.metrics.cache_hit();
                 (found, Source::Cache)
             }
-            None => match self.accept(token, digest, now) {
+            None => match self.accept(token, digest) {
                 Ok(accepted) => (accepted, Source::Signature),
                 Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => return Some(Err(refusal)),
                 Err(NotYet::NeedsKeys(_) | NotYet::NeedsStore) => return None,

@@ -48,6 +48,8 @@ async fn a_bad_token_takes_back_nothing_and_is_told_nothing() {
     let sidecar = home.start("").await;
     let before = sidecar.revoke(session("AAAAAAAAAAAAAAAAAAAAAA")).await.unwrap().revision;
     let tokens = sidecar.login("alice", "medium").await.tokens.unwrap();
+    // From here on the feed, too, has what was written.
+    sidecar.verify_after(&tokens.access_token, &before).await.unwrap();
     let forged = format!("{}AAAA", &tokens.access_token[..tokens.access_token.len() - 4]);
     for bad in [forged.as_str(), "", "junk", "a.b.c", "csr_junk"] {
         let request = RevokeRequest { target: Some(Target::Token(bad.into())), reason: String::new() };

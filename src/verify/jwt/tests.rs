@@ -39,7 +39,7 @@ fn judged<T>(
     let signer = &SIGNERS[0];
     let token = signer.token(signer.header(), claims);
     let policy = IssuerPolicy::new(settings).unwrap();
-    signer.accept(&token, &policy, NOON, then).map_err(|denied| denied.reason)
+    signer.accept(&token, &policy, then).map_err(|denied| denied.reason)
 }
 
 fn ignored(_: Accepted<'_>) {}
@@ -52,7 +52,7 @@ fn reason(name: &str, value: &str) -> Option<Reason> {
 fn a_good_token_of_every_algorithm_is_accepted_and_one_changed_is_not() {
     for signer in SIGNERS.iter() {
         let token = signer.token(signer.header(), CLAIMS);
-        let said = signer.accept(&token, &policy(), NOON, |accepted| {
+        let said = signer.accept(&token, &policy(), |accepted| {
             assert_eq!(accepted.claims_json(), CLAIMS.as_bytes());
             accepted.subject().to_owned()
         });
@@ -61,7 +61,7 @@ fn a_good_token_of_every_algorithm_is_accepted_and_one_changed_is_not() {
         let mut signature = signer.sign(input.as_bytes());
         signature[3] ^= 1;
         let changed = format!("{input}.{}", encode(signature));
-        let denied = signer.accept(&changed, &policy(), NOON, ignored).unwrap_err();
+        let denied = signer.accept(&changed, &policy(), ignored).unwrap_err();
         assert_eq!(denied.reason, Reason::BadSignature, "{}", signer.algorithm);
     }
 }
@@ -70,7 +70,7 @@ fn a_good_token_of_every_algorithm_is_accepted_and_one_changed_is_not() {
 fn a_key_of_another_algorithm_checks_nothing() {
     let token = SIGNERS[0].token(SIGNERS[0].header(), CLAIMS);
     for other in &SIGNERS[1..] {
-        let denied = other.accept(&token, &policy(), NOON, ignored).unwrap_err();
+        let denied = other.accept(&token, &policy(), ignored).unwrap_err();
         assert_eq!(denied.reason, Reason::UnsupportedAlgorithm, "{}", other.algorithm);
     }
 }
@@ -91,10 +91,10 @@ fn a_life_ends_after_it_began_and_is_no_longer_than_it_may_be() {
     assert_eq!(reason("exp", &(1_800_000_000 + day).to_string()), None);
     assert_eq!(reason("exp", &(1_800_000_001 + day).to_string()), Some(Reason::InvalidClaim));
     assert_eq!(reason("exp", "1799999999"), Some(Reason::InvalidClaim), "before iat");
-    let undated = |exp: u64| claims_with("iat", "").replace("1800000900", &exp.to_string());
-    assert!(judged(&undated(1_800_000_000 + day), |_| (), ignored).is_ok());
-    assert!(judged(&undated(1_700_000_000), |_| (), ignored).is_ok(), "when it expired is asked elsewhere");
-    assert_eq!(judged(&undated(1_800_000_001 + day), |_| (), ignored), Err(Reason::InvalidClaim));
+    for exp in ["1700000000", "1900000000"] {
+        let undated = claims_with("iat", "").replace("1800000900", exp);
+        assert!(judged(&undated, |_| (), ignored).is_ok(), "what depends on the time is asked elsewhere");
+    }
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_token_is_named_by_its_id_or_its_signing_input_and_never_by_its_signature() 
         // ECDSA signs twice, and differently.
         let keys = [0, 1].map(|_| {
             let token = format!("{input}.{}", encode(signer.sign(input.as_bytes())));
-            let marks = signer.accept(&token, &policy(), NOON, |accepted| accepted.marks(&policy())).unwrap();
+            let marks = signer.accept(&token, &policy(), |accepted| accepted.marks(&policy())).unwrap();
             marks.token.unwrap()
         });
         assert_eq!(keys[0], keys[1]);
@@ -154,7 +154,7 @@ fn a_token_is_named_by_its_id_or_its_signing_input_and_never_by_its_signature() 
     let by_input = claims_with("jti", "");
     let input = format!("{}.{}", encode(signer.header()), encode(&by_input));
     let token = signer.token(signer.header(), &by_input);
-    let marks = signer.accept(&token, &policy(), NOON, |accepted| accepted.marks(&policy())).unwrap();
+    let marks = signer.accept(&token, &policy(), |accepted| accepted.marks(&policy())).unwrap();
     assert_eq!(marks.token, Some(DenialKey::signing_input(ISSUER, input.as_bytes())));
 }
 
@@ -165,7 +165,7 @@ fn nothing_shows_a_token_or_a_claim_in_debug() {
     let decoded = compact::decode(&token, 16 * 1024).unwrap();
     let unverified = Unverified::parse(&decoded).unwrap();
     let mut shown = format!("{decoded:?}{:?}{:?}", unverified.claims, unverified.decoded);
-    shown += &signer.accept(&token, &policy(), NOON, |accepted| format!("{accepted:?}")).unwrap();
+    shown += &signer.accept(&token, &policy(), |accepted| format!("{accepted:?}")).unwrap();
     assert!(!shown.contains("alice") && !shown.contains("eyJ") && !shown.contains("t1"), "{shown}");
 }
 
@@ -174,9 +174,7 @@ fn accepted_at(token: &str, signer: &Signer, now: Timestamp) -> bool {
     let entry = entry();
     let digest = TokenDigest::of(token.as_bytes());
     signer
-        .accept(token, &policy(), now, |accepted| {
-            acceptance(&accepted, digest, &entry).check_time(now).is_ok()
-        })
+        .accept(token, &policy(), |accepted| acceptance(&accepted, digest, &entry).check_time(now).is_ok())
         .unwrap_or_default()
 }
 
@@ -258,8 +256,8 @@ proptest! {
     #[test]
     fn no_signed_bytes_panic(header in any::<Vec<u8>>(), claims in any::<Vec<u8>>()) {
         let signer = &SIGNERS[0];
-        prop_assert!(signer.accept(&signer.token(&header, CLAIMS), &policy(), NOON, ignored).is_err());
-        prop_assert!(signer.accept(&signer.token(signer.header(), &claims), &policy(), NOON, ignored).is_err());
+        prop_assert!(signer.accept(&signer.token(&header, CLAIMS), &policy(), ignored).is_err());
+        prop_assert!(signer.accept(&signer.token(signer.header(), &claims), &policy(), ignored).is_err());
     }
 
     #[test]
@@ -267,7 +265,7 @@ proptest! {
         let signer = &SIGNERS[which];
         let token = signer.token(signer.header(), CLAIMS);
         let odd = changed(&token, at, with.chars().next().unwrap());
-        prop_assert!(odd == token || signer.accept(&odd, &policy(), NOON, ignored).is_err());
+        prop_assert!(odd == token || signer.accept(&odd, &policy(), ignored).is_err());
     }
 
     #[test]

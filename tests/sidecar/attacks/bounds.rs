@@ -65,11 +65,27 @@ async fn a_token_that_lives_longer_than_its_issuer_s_may_is_refused() {
             [
                 ("a day and a second", Claims::good().at("exp", DAY + 1)),
                 ("nearly over", Claims::good().at("iat", -DAY).at("exp", 1)),
-                ("without iat", Claims::good().without("iat").at("exp", DAY + 1)),
                 ("to the year 9999", Claims::good().with("exp", 253_402_300_799_u64)),
             ],
         )
         .await;
+}
+
+#[tokio::test]
+async fn a_token_without_iat_is_not_valid_long_before_its_end() {
+    let attacked = Attacked::start().await;
+    const DAY: i64 = 86_400;
+    let undated = |exp: i64| Claims::good().without("iat").at("exp", exp);
+    attacked.accepts_claims([("a day and the leeway", undated(DAY + 30))]).await;
+    let eternal = undated(0).with("exp", 253_402_300_799_u64);
+    let early = [("a second more", undated(DAY + 31)), ("to the year 9999", eternal)];
+    attacked.denies_claims("NOT_YET_VALID", early).await;
+    // What was too early becomes valid, whether it was asked about before or not; a clock set back takes that back.
+    attacked.hands.step_wall_to(START.after(Duration::from_secs(60)));
+    let token = attacked.ed25519.token(&undated(DAY + 60));
+    assert!(attacked.verify(&token).await.is_ok());
+    attacked.hands.step_wall_to(START);
+    assert_denied(attacked.verify(&token).await, "NOT_YET_VALID", "NONE");
 }
 
 #[tokio::test]
