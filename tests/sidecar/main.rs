@@ -21,6 +21,7 @@ mod house;
 mod issuer;
 mod lifecycle;
 mod mint;
+mod mutual_tls;
 mod python;
 mod reference;
 mod revocation;

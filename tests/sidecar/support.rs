@@ -160,7 +160,8 @@ impl Sidecar {
         let (addresses, ops, readiness, feed) = told.await.unwrap();
         let unix = addresses.iter().find(|address| address.starts_with("unix:")).cloned();
         let api = addresses.iter().find(|address| !address.starts_with("unix:")).cloned().unwrap_or_default();
-        let channel = connect(if api.is_empty() { unix.as_deref().unwrap() } else { &api }).await;
+        let plain = !text.contains("tls:") && !api.is_empty();
+        let channel = connect(if plain { &api } else { unix.as_deref().unwrap() }).await;
         (Self { api, unix, ops, channel, feed, shutdown, ended: Some(ended) }, readiness)
     }
 
