@@ -218,7 +218,7 @@ fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError>
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.busy_timeout(busy_timeout).map_err(sqlite)?;
-    if !is_ours_or_empty(&connection).map_err(sqlite)? {
+    if !is_ours_or_empty(&mut connection).map_err(sqlite)? {
         return Err(OpenError::NotOurs(path.to_owned()));
     }
     let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
@@ -231,10 +231,13 @@ fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError>
     Ok(connection)
 }
 
-/// Looked at before anything is written: switching to write-ahead logging writes.
-fn is_ours_or_empty(connection: &Connection) -> rusqlite::Result<bool> {
-    let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+/// Looked at before anything is written: switching to write-ahead logging writes. In one transaction, or another sidecar
+/// that creates the file just then makes it look like something else's: objects, and not yet our id.
+fn is_ours_or_empty(connection: &mut Connection) -> rusqlite::Result<bool> {
+    let look = connection.transaction()?;
+    let application: i32 = look.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let objects: i64 = look.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    look.commit()?;
     Ok(application == APPLICATION_ID || (application == 0 && objects == 0))
 }
 

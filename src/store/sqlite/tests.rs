@@ -97,6 +97,25 @@ fn many_may_create_the_file_at_once() {
     });
 }
 
+#[test]
+fn whoever_comes_while_another_creates_the_file_finds_it_ours() {
+    for _ in 0..60 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let start = std::sync::Barrier::new(3);
+        std::thread::scope(|scope| {
+            let open = || {
+                start.wait();
+                SqliteStore::open(&path, Settings::default()).map(drop)
+            };
+            let openers = [scope.spawn(open), scope.spawn(open), scope.spawn(open)];
+            for opener in openers {
+                opener.join().unwrap().unwrap();
+            }
+        });
+    }
+}
+
 #[tokio::test]
 async fn what_was_answered_is_there_after_a_restart() {
     let (store, dir) = fresh();
