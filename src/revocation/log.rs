@@ -67,6 +67,9 @@ pub struct Page {
     pub cursor: Revision,
     /// The log's head, confirmed against the primary.
     pub head: Revision,
+    /// How long ago the head's epoch began, by the store's clock; [`Duration::MAX`] for long ago. While an epoch is
+    /// young, the sidecars that hold what an earlier one lost may not have given it back yet.
+    pub epoch_age: Duration,
     /// The cursor given was of another epoch or beyond what the log still holds, so this page starts at the log's
     /// beginning: the reader unites it with what it has and gives back what is missing.
     pub restarted: bool,

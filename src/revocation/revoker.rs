@@ -27,7 +27,7 @@ impl Revoker {
     /// [`StoreError`]; then nothing was written, or it can't be known, and the caller should try again.
     pub async fn revoke(&self, draft: Draft) -> Result<Revision, StoreError> {
         let appended = self.log.append(draft).await?;
-        if self.denylist.insert(&appended.entry).is_err() {
+        if self.denylist.insert_own(&appended.entry, appended.revision).is_err() {
             tracing::error!(revision = %appended.revision, "the denylist is full: nothing is accepted until it drains");
         }
         Ok(appended.revision)

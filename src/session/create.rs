@@ -50,7 +50,7 @@ impl Sessions {
             CreateOutcome::LimitReached => return Err(SessionError::LimitReached),
         };
         for (_, entry) in &evicted {
-            self.deny(entry);
+            self.deny(entry, revision);
         }
         let tokens = self.minter.tokens(policy, &record, self.clock.now().judged)?;
         Ok(Opened {

@@ -87,7 +87,7 @@ impl Sessions {
         let key = self.session_key(id);
         let updated = self.store.update(id, key, attributes, policy.stale_claims_life(), now).await?;
         let Updated { record, entry, revision } = updated.ok_or(SessionError::NoSuchSession)?;
-        self.deny(&entry);
+        self.deny(&entry, revision);
         Ok((record, revision))
     }
 }

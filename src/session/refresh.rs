@@ -38,17 +38,17 @@ impl Sessions {
         let now = self.clock.now();
         self.require_denylist(&now)?;
         let session_key = self.session_key(session);
-        if self.denylist.denies_session(session_key, now.judged) {
+        if self.denylist.denies_session(session_key, now.purging) {
             return Err(SessionError::reauthenticate(Reason::Revoked));
         }
         let rules = self.rules_for(session).await?;
         let rotated = self.store.rotate(session, session_key, generation, rules, now.judged).await?;
         if let Some(entry) = &rotated.denied {
-            self.deny(entry);
+            self.deny(entry, rotated.revision);
         }
         let record = self.decided(session, rotated.decision, rotated.record)?;
         let tokens = self.renewed_tokens(&record)?;
-        if self.is_denied(&record, self.clock.now().judged) {
+        if self.is_denied(&record) {
             return Err(SessionError::reauthenticate(Reason::Revoked));
         }
         Ok(Renewed { session, tokens, revision: rotated.revision })

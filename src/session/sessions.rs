@@ -8,7 +8,7 @@ use crate::session::mint::Minter;
 use crate::session::policy::{Policies, Policy};
 use crate::session::record::SessionRecord;
 use crate::session::store::SessionStore;
-use crate::token::{Issuer, SessionId};
+use crate::token::{Issuer, Revision, SessionId};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,10 +103,12 @@ impl Sessions {
     /// Whether a record is ours, not over, and hit by no denial this sidecar knows of. The store is the authority; the
     /// denylist knows better only where the store lost something.
     pub(super) fn is_live(&self, record: &SessionRecord, now: Timestamp) -> bool {
-        record.issuer == *self.issuer() && now < record.ends_at() && !self.is_denied(record, now)
+        record.issuer == *self.issuer() && now < record.ends_at() && !self.is_denied(record)
     }
 
-    pub(super) fn is_denied(&self, record: &SessionRecord, now: Timestamp) -> bool {
+    /// Whether this sidecar knows of a denial that hits the record. Denials count by the more cautious clock: it is the
+    /// store's that says whether the session is over, and one that is wrong here must not outlive a denial there.
+    pub(super) fn is_denied(&self, record: &SessionRecord) -> bool {
         let marks = Marks {
             issuer: DenialKey::issuer(self.issuer()),
             subject: self.subject_key(&record.subject),
@@ -115,7 +117,7 @@ impl Sessions {
             logged_in_at: Some(record.created_at),
             claims_version: None,
         };
-        self.denylist.judge(&marks, now).is_some()
+        self.denylist.judge(&marks, self.clock.now().purging).is_some()
     }
 
     /// A session's policy, while it is configured and still keeps records. One that is not has no say over tokens, so
@@ -126,8 +128,8 @@ impl Sessions {
 
     /// Puts what the store just denied in force here, without waiting for the feed. When the denylist is full nothing
     /// is accepted here anyway, and the feed brings the entry once there is room.
-    pub(super) fn deny(&self, entry: &Entry) {
-        if self.denylist.insert(entry).is_err() {
+    pub(super) fn deny(&self, entry: &Entry, revision: Revision) {
+        if self.denylist.insert_own(entry, revision).is_err() {
             tracing::warn!("the denylist is full; a denial waits for the feed");
         }
     }

@@ -25,6 +25,20 @@ async fn what_this_sidecar_knows_to_be_revoked_is_refused_without_the_store() {
 }
 
 #[tokio::test]
+async fn a_blip_of_the_clock_forward_ends_no_denial() {
+    let world = shop();
+    let opened = alice(&world).await;
+    let id = opened.record.unwrap().id;
+    let key = DenialKey::session(crate::world::ISSUER, &id.to_string());
+    let expires_at = world.now().after(5 * MINUTE);
+    assert!(world.denylist.insert(&Entry { kind: EntryKind::Session, key, expires_at }).is_ok());
+    world.hands.step_wall_to(world.now().after(60 * MINUTE));
+    let refused = world.sessions.refresh(&opened.tokens.refresh_token.unwrap()).await.unwrap_err();
+    assert_eq!((refused.reason(), refused.action()), (Reason::Revoked, Action::Reauthenticate));
+    assert_eq!(world.sessions.get(id).await.unwrap_err().reason(), Reason::NoSuchSession);
+}
+
+#[tokio::test]
 async fn what_another_sidecar_revoked_is_ended_in_the_store() {
     let world = shop();
     let opened = alice(&world).await;

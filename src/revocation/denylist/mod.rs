@@ -108,9 +108,20 @@ impl Denylist {
     /// An empty one, not loaded.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::with(settings, Seed::random())
+    }
+
+    /// As [`Self::new`], with keys spread by `seed`: only where a run has to repeat itself. Whoever knows the seed can
+    /// pick keys that fill one bucket.
+    #[must_use]
+    pub fn seeded(settings: Settings, seed: u64) -> Self {
+        Self::with(settings, Seed::fixed(seed))
+    }
+
+    fn with(settings: Settings, seed: Seed) -> Self {
         Self {
             settings,
-            seed: Seed::random(),
+            seed,
             room: Room::new(settings.max_entries),
             tokens: Table::new(),
             sessions: Table::new(),
@@ -178,6 +189,28 @@ impl Denylist {
             self.progress.overflowed();
             Full
         })
+    }
+
+    /// The same with an entry that this sidecar has just written to the log itself, at `revision`. The feed has not read it
+    /// yet: should the log go back in time before it does, only this tells it that something is to be given back.
+    ///
+    /// # Errors
+    /// [`Full`] at the cap.
+    pub fn insert_own(&self, entry: &Entry, revision: Revision) -> Result<(), Full> {
+        let inserted = self.insert(entry);
+        self.progress.wrote(revision);
+        inserted
+    }
+
+    /// What was written here and not seen in the log since. Take it before a read of the log; a log whose head does not
+    /// cover it has lost it.
+    pub(in crate::revocation) fn own_writes(&self) -> Vec<Revision> {
+        self.progress.own_writes()
+    }
+
+    /// These are in the log, or were given back to it.
+    pub(in crate::revocation) fn settle_own_writes(&self, settled: &[Revision]) {
+        self.progress.settle_own_writes(settled);
     }
 
     /// Whether inserting the entry would change nothing.

@@ -2,6 +2,7 @@
 
 use crate::token::Revision;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -57,6 +58,9 @@ pub(super) struct Progress {
     reads: AtomicU64,
     overflows: AtomicU64,
     cleared: AtomicU64,
+    /// Where this sidecar wrote itself and the feed has not been since: the last one of each epoch, of which there is
+    /// one, or two while the log goes back in time.
+    own_writes: Mutex<Vec<Revision>>,
 }
 
 impl Progress {
@@ -67,7 +71,24 @@ impl Progress {
             reads: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
             cleared: AtomicU64::new(0),
+            own_writes: Mutex::default(),
         }
+    }
+
+    pub(super) fn wrote(&self, revision: Revision) {
+        let mut writes = self.own_writes.lock();
+        match writes.iter_mut().find(|last| last.epoch == revision.epoch) {
+            Some(last) => last.seq = last.seq.max(revision.seq),
+            None => writes.push(revision),
+        }
+    }
+
+    pub(super) fn own_writes(&self) -> Vec<Revision> {
+        self.own_writes.lock().clone()
+    }
+
+    pub(super) fn settle_own_writes(&self, settled: &[Revision]) {
+        self.own_writes.lock().retain(|write| !settled.iter().any(|settled| settled.covers(write)));
     }
 
     pub(super) fn begin_read(&self, sent: Duration) -> Reading {

@@ -30,6 +30,10 @@ impl Seed {
         Self([draw(), draw()])
     }
 
+    pub(super) fn fixed(seed: u64) -> Self {
+        Self([seed, !seed])
+    }
+
     pub(super) fn hash(&self, key: &DenialKey) -> u64 {
         let [a, b, c, d] = key.words().map(u64::from);
         let [left, right] = self.0;

@@ -8,7 +8,7 @@ mod tail;
 use crate::clock::Clock;
 use crate::revocation::denylist::Denylist;
 use crate::revocation::log::RevocationLog;
-use crate::token::Revision;
+use crate::token::{Revision, random_bytes};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub resync_jitter: Duration,
     /// Reads that callers ask for are sent at least this far apart.
     pub read_gap: Duration,
+    /// What pauses are drawn from; `None`: the system's randomness. Given only where a run has to repeat itself.
+    pub jitter_seed: Option<u64>,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             resync_gap: Duration::from_secs(1),
             resync_jitter: Duration::from_millis(250),
             read_gap: Duration::from_millis(1),
+            jitter_seed: None,
         }
     }
 }
@@ -94,6 +97,7 @@ pub struct Feed {
     /// The number of the latest completed resync, in the order they began.
     resync_completed: watch::Sender<u64>,
     answered: Mutex<Answered>,
+    jitter: AtomicU64,
     counts: Counts,
 }
 
@@ -142,6 +146,7 @@ impl Feed {
         clock: Clock,
         settings: Settings,
     ) -> Self {
+        let seed = settings.jitter_seed.or_else(|| random_bytes().map(u64::from_be_bytes).ok());
         Self {
             log,
             denylist,
@@ -152,6 +157,7 @@ impl Feed {
             resyncs_begun: AtomicU64::new(0),
             resync_completed: watch::Sender::new(0),
             answered: Mutex::default(),
+            jitter: AtomicU64::new(seed.unwrap_or_default()),
             counts: Counts::default(),
         }
     }
@@ -230,6 +236,7 @@ impl Feed {
         }
         self.nudge();
         tokio::select! {
+            biased;
             held = position.wait_for(|position| position.covers(&revision)) => {
                 held.map_err(|_| NotFresh)?;
             }

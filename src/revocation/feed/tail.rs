@@ -4,7 +4,7 @@ use super::{Feed, ResyncCause};
 use crate::revocation::denylist::{Denylist, Full, Reading};
 use crate::revocation::entry::Entry;
 use crate::revocation::log::{Page, StoreError};
-use crate::token::{Revision, random_bytes};
+use crate::token::Revision;
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,6 +29,13 @@ pub(super) struct Tail {
     last_read: Duration,
     last_sweep: Duration,
     failures: u32,
+}
+
+/// The read that reached the head, and what it found.
+struct AtHead {
+    reading: Reading,
+    head: Revision,
+    epoch_age: Duration,
 }
 
 enum Step {
@@ -71,9 +78,10 @@ impl Feed {
             return self.resync(tail, cause).await;
         }
         tail.last_read = self.elapsed();
+        let own_writes = self.denylist.own_writes();
         let reading = self.denylist.begin_read(tail.last_read);
         let page = self.read(tail.cursor).await?;
-        if restarted(tail.cursor, &page) {
+        if restarted(tail.cursor, &page) || own_writes.iter().any(|write| !page.head.covers(write)) {
             self.note_restart(tail, &page);
             self.pause(self.settings.resync_jitter).await;
             return Ok(Step::MoreToRead);
@@ -83,7 +91,8 @@ impl Feed {
         if !at_head {
             return Ok(Step::MoreToRead);
         }
-        self.confirm(tail, reading, page.head);
+        self.denylist.settle_own_writes(&own_writes);
+        self.confirm(tail, AtHead { reading, head: page.head, epoch_age: page.epoch_age });
         Ok(Step::AtHead)
     }
 
@@ -109,10 +118,11 @@ impl Feed {
             "reading the whole revocation log again"
         );
 
+        let own_writes = self.denylist.own_writes();
         // What the log holds, to tell what it lacks. Twice the memory for as long as the resync takes.
         let logged = Denylist::new(self.denylist.settings());
-        let mut cursor = None;
-        let mut read = match self.read_to_head(&mut cursor, &logged).await {
+        let (mut cursor, mut whole) = (None, Ok(()));
+        let mut read = match self.read_to_head(&mut cursor, &logged, &mut whole).await {
             Err(Fault::Moved) => {
                 self.start_settling(tail);
                 return Err(Fault::Moved);
@@ -123,39 +133,43 @@ impl Feed {
             for batch in chunk.chunks(self.settings.page) {
                 if tail.owed_from.is_none() && self.give_back(batch, &logged, tail).await {
                     // Read again before each batch: another sidecar may be giving back the same.
-                    read = self.read_to_head(&mut cursor, &logged).await?;
+                    read = self.read_to_head(&mut cursor, &logged, &mut whole).await?;
                 }
             }
         }
+        // Only now: others wait for what is held here, whether or not there is room for what they hold.
+        whole?;
 
-        let (reading, head) = read;
+        self.denylist.settle_own_writes(&own_writes);
         tail.cursor = cursor;
         tail.due = None;
         tail.last_read = self.elapsed();
         let took = tail.last_read.saturating_sub(began);
         tail.resync_from =
             tail.last_read.saturating_add(self.settings.resync_gap.max(took.saturating_mul(10)));
-        self.confirm(tail, reading, head);
+        self.confirm(tail, read);
         self.resync_completed.send_replace(number);
         Ok(Step::AtHead)
     }
 
-    /// Reads pages until one ends at the head; the last read and the head it found.
+    /// Reads pages until one ends at the head; `whole` tells whether all of it found room.
     async fn read_to_head(
         &self,
         cursor: &mut Option<Revision>,
         logged: &Denylist,
-    ) -> Result<(Reading, Revision), Fault> {
+        whole: &mut Result<(), Full>,
+    ) -> Result<AtHead, Fault> {
         loop {
             let reading = self.denylist.begin_read(self.elapsed());
             let page = self.read(*cursor).await?;
             if restarted(*cursor, &page) {
                 return Err(Fault::Moved);
             }
-            insert_all(&self.denylist, &page.entries)?;
-            insert_all(logged, &page.entries)?;
+            *whole = insert_all(&self.denylist, &page.entries).and(*whole);
+            // What finds no room here may be given back once too often, which changes nothing.
+            let _ = insert_all(logged, &page.entries);
             if advance(cursor, &page)? {
-                return Ok((reading, page.head));
+                return Ok(AtHead { reading, head: page.head, epoch_age: page.epoch_age });
             }
         }
     }
@@ -165,8 +179,9 @@ impl Feed {
     /// A log that can be read and not written (its disk is full) leaves this sidecar's own denylist whole, so it does
     /// not hold up the resync: what is owed is tried again later.
     async fn give_back(&self, batch: &[Entry], logged: &Denylist, tail: &mut Tail) -> bool {
-        let now = self.clock.now().purging;
-        let lost = |entry: &&Entry| entry.expires_at > now && !logged.holds(entry);
+        // As long as it is held here: where the clock is behind ours, what it denies is not dead yet.
+        let by = self.clock.now().purging.before(self.denylist.settings().slack);
+        let lost = |entry: &&Entry| entry.expires_at > by && !logged.holds(entry);
         let lost: Vec<Entry> = batch.iter().filter(lost).copied().collect();
         let count = lost.len();
         if count == 0 {
@@ -206,7 +221,12 @@ impl Feed {
         tail.settling_until = Some(self.elapsed().saturating_add(self.settings.settle));
     }
 
-    fn confirm(&self, tail: &mut Tail, reading: Reading, head: Revision) {
+    fn confirm(&self, tail: &mut Tail, AtHead { reading, head, epoch_age }: AtHead) {
+        if epoch_age < self.settings.settle {
+            // Whoever starts now can't know what the epoch before this one held; those who do are giving it back.
+            let until = self.elapsed().saturating_add(self.settings.settle - epoch_age);
+            tail.settling_until = tail.settling_until.max(Some(until));
+        }
         if tail.settling_until.is_some_and(|until| self.elapsed() < until) {
             self.denylist.reached(head);
         } else {
@@ -227,6 +247,7 @@ impl Feed {
             at_most = at_most.min(tail.resync_from.saturating_sub(now));
         }
         tokio::select! {
+            biased;
             () = self.log.changed(cursor, at_most) => {}
             () = tokio::time::sleep(at_most) => {}
             () = self.nudged.notified() => {
@@ -255,8 +276,17 @@ impl Feed {
 
     /// Sleeps for up to `at_most`, at random.
     async fn pause(&self, at_most: Duration) {
-        let drawn = random_bytes().map_or(u32::MAX, u32::from_be_bytes);
+        let drawn = u32::try_from(self.draw() >> 32).unwrap_or(u32::MAX);
         tokio::time::sleep(at_most.mul_f64(f64::from(drawn) / f64::from(u32::MAX))).await;
+    }
+
+    /// SplitMix64: evenly spread, and no secret.
+    pub(super) fn draw(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let state = self.jitter.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
     }
 
     fn sweep(&self, tail: &mut Tail) {

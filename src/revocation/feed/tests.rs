@@ -1,5 +1,7 @@
 //! Against a log that fails on demand; the engines' own tests run the feed over real stores.
 
+mod asked;
+
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::revocation::denylist;
@@ -17,6 +19,7 @@ struct FaultyLog {
 #[derive(Default)]
 struct State {
     epoch: u64,
+    epoch_age: Duration,
     entries: Vec<Entry>,
     reads_fail: bool,
     reads_hang: bool,
@@ -59,7 +62,7 @@ impl RevocationLog for FaultyLog {
         let from = cursor.filter(|_| !restarted).map_or(0, |cursor| usize::try_from(cursor.seq).unwrap());
         let entries: Vec<_> = state.entries.iter().skip(from).take(limit).copied().collect();
         let cursor = Revision { epoch: head.epoch, seq: (from + entries.len()) as u64 };
-        Ok(Page { entries, cursor, head, restarted })
+        Ok(Page { entries, cursor, head, epoch_age: state.epoch_age, restarted })
     }
 
     async fn restore(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
@@ -126,10 +129,13 @@ impl Bench {
     }
 
     fn with(max_entries: usize, adjust: impl FnOnce(&mut Settings)) -> Self {
+        Self::holding(denylist::Settings { max_entries, slack: Duration::ZERO }, adjust)
+    }
+
+    fn holding(limits: denylist::Settings, adjust: impl FnOnce(&mut Settings)) -> Self {
         let (clock, hands) = Clock::manual(NOON);
-        let state = Mutex::new(State { epoch: 1, ..State::default() });
+        let state = Mutex::new(State { epoch: 1, epoch_age: Duration::MAX, ..State::default() });
         let log = Arc::new(FaultyLog { state, moved: Notify::new() });
-        let limits = denylist::Settings { max_entries, slack: Duration::ZERO };
         let denylist = Arc::new(Denylist::new(limits));
         let mut settings = Settings {
             confirm_every: Duration::from_millis(5),
@@ -140,6 +146,7 @@ impl Bench {
             resync_gap: Duration::ZERO,
             resync_jitter: Duration::ZERO,
             read_gap: Duration::ZERO,
+            jitter_seed: None,
         };
         adjust(&mut settings);
         let feed = Arc::new(Feed::new(log.clone(), Arc::clone(&denylist), clock.clone(), settings));
@@ -235,6 +242,30 @@ async fn a_log_that_went_back_in_time_gets_back_what_it_lost() {
 }
 
 #[tokio::test]
+async fn what_is_dead_by_this_clock_alone_is_given_back() {
+    let slack = Duration::from_secs(60);
+    let bench = Bench::holding(denylist::Settings { max_entries: 10, slack }, |_| {});
+    bench.log.push(token(1));
+    bench.start();
+    bench.until("loaded", Bench::loaded).await;
+    bench.hands.advance(Duration::from_secs(90));
+    bench.log.reincarnate(2, 0);
+    bench.until("given back", |b| b.log.state.lock().entries == [token(1)]).await;
+}
+
+#[tokio::test]
+async fn what_is_dead_by_every_clock_is_not_given_back() {
+    let bench = Bench::new(10);
+    bench.log.push(token(1));
+    bench.start();
+    bench.until("loaded", Bench::loaded).await;
+    bench.hands.advance(Duration::from_secs(60));
+    bench.log.reincarnate(2, 0);
+    bench.until("read again", |b| b.revision().epoch == 2).await;
+    assert_eq!(bench.feed.restored(), 0);
+}
+
+#[tokio::test]
 async fn a_log_shorter_than_the_cursor_is_noticed_though_its_epoch_is_the_same() {
     let bench = Bench::new(100);
     bench.log.fill(0..5);
@@ -260,6 +291,19 @@ async fn nothing_is_confirmed_until_others_had_time_to_give_back() {
     assert_eq!(bench.denylist.standing(&bench.clock.now()).staleness, Duration::from_secs(4));
     bench.hands.advance(Duration::from_secs(1));
     bench.until("confirmed", |b| b.denylist.standing(&b.clock.now()).staleness.is_zero()).await;
+}
+
+#[tokio::test]
+async fn who_starts_on_a_young_epoch_waits_for_what_others_give_back() {
+    let bench = Bench::with(100, |settings| settings.settle = Duration::from_secs(5));
+    bench.log.state.lock().epoch_age = Duration::from_secs(2);
+    bench.log.push(token(1));
+    bench.start();
+    bench.until("read", |b| b.denylist.holds(&token(1))).await;
+    assert!(!bench.loaded(), "another sidecar may hold more than this");
+    bench.hands.advance(Duration::from_secs(3));
+    bench.log.state.lock().epoch_age = Duration::from_secs(5);
+    bench.until("loaded", Bench::loaded).await;
 }
 
 #[tokio::test]
@@ -289,6 +333,19 @@ async fn a_full_denylist_holds_the_cursor_back_until_the_entry_fits() {
 }
 
 #[tokio::test]
+async fn a_full_denylist_gives_back_what_it_holds() {
+    let bench = Bench::new(2);
+    bench.log.fill(0..2);
+    bench.start();
+    bench.until("loaded", Bench::loaded).await;
+    bench.log.reincarnate(2, 1);
+    bench.log.push(token(7));
+    bench.until("given back", |b| b.log.state.lock().entries.contains(&token(1))).await;
+    assert!(bench.denylist.standing(&bench.clock.now()).full);
+    assert_eq!(bench.revision().epoch, 1, "not all of the new epoch is held");
+}
+
+#[tokio::test]
 async fn an_own_revocation_that_did_not_fit_is_made_good_by_the_feed() {
     let bench = Bench::new(1);
     bench.denylist.insert(&Entry { expires_at: NOON.after(Duration::from_secs(5)), ..token(9) }).unwrap();
@@ -313,61 +370,14 @@ async fn a_revocation_is_in_force_here_before_the_feed_saw_it() {
 }
 
 #[tokio::test]
-async fn catching_up_waits_for_the_revision_and_gives_up_in_time() {
+async fn a_log_that_lost_what_was_written_here_before_the_feed_first_read_it_gets_it_back() {
     let bench = Bench::new(10);
+    let revoker = Revoker::new(bench.log.clone(), Arc::clone(&bench.denylist));
+    let Entry { key, expires_at, .. } = token(1);
+    revoker.revoke(Draft::Token { key, expires_at }).await.unwrap();
+    bench.log.reincarnate(2, 0);
     bench.start();
-    let one = bench.log.push(token(1));
-    assert_eq!(bench.feed.catch_up(one, SOON).await, Ok(()));
-    assert!(bench.denylist.holds(&token(1)));
-    let future = Revision { epoch: 1, seq: 99 };
-    assert_eq!(bench.feed.catch_up(future, Duration::from_millis(20)).await, Err(NotFresh));
-    assert_eq!(bench.feed.resyncs(ResyncCause::ForeignRevision), 0);
-}
-
-#[tokio::test]
-async fn a_foreign_epoch_costs_one_resync_and_then_nothing() {
-    let bench = Bench::new(10);
-    bench.start();
-    let foreign = Revision { epoch: 77, seq: 5 };
-    assert_eq!(bench.feed.catch_up(foreign, SOON).await, Ok(()));
-    assert_eq!(bench.feed.resyncs(ResyncCause::ForeignRevision), 1);
-    assert_eq!(bench.feed.catch_up(foreign, SOON).await, Ok(()));
-    assert_eq!(bench.feed.resyncs(ResyncCause::ForeignRevision), 1);
-}
-
-#[tokio::test]
-async fn a_storm_of_foreign_epochs_shares_resyncs_and_they_are_spaced() {
-    let bench = Bench::with(10, |settings| settings.resync_gap = Duration::from_secs(1));
-    bench.start();
+    bench.until("given back", |b| b.log.state.lock().entries == [token(1)]).await;
     bench.until("loaded", Bench::loaded).await;
-    let storm = (100..200).map(|epoch| bench.feed.catch_up(Revision { epoch, seq: 1 }, SOON));
-    assert!(futures_util::future::join_all(storm).await.iter().all(Result::is_ok));
-    assert!(bench.feed.resyncs(ResyncCause::ForeignRevision) <= 2);
-    let whole_reads = bench.log.state.lock().whole_reads;
-    let another = Revision { epoch: 300, seq: 1 };
-    assert_eq!(bench.feed.catch_up(another, Duration::from_millis(30)).await, Err(NotFresh));
-    assert_eq!(bench.log.state.lock().whole_reads, whole_reads, "the gap has not passed");
-    assert!(bench.feed.answered.lock().epochs.len() <= Answered::MOST);
-}
-
-#[tokio::test]
-async fn a_foreign_epoch_is_not_answered_while_the_log_fails() {
-    let bench = Bench::new(10);
-    bench.start();
-    bench.until("loaded", Bench::loaded).await;
-    bench.log.state.lock().reads_fail = true;
-    let foreign = Revision { epoch: 77, seq: 5 };
-    assert_eq!(bench.feed.catch_up(foreign, Duration::from_millis(50)).await, Err(NotFresh));
-}
-
-#[tokio::test]
-async fn reaching_the_head_takes_a_read_sent_after_the_call() {
-    let bench = Bench::with(10, |settings| settings.confirm_every = SOON * 10);
-    bench.start();
-    bench.until("loaded", Bench::loaded).await;
-    let reads = bench.log.state.lock().reads;
-    assert_eq!(bench.feed.reach_head(SOON).await, Ok(()));
-    assert!(bench.log.state.lock().reads > reads);
-    bench.log.state.lock().reads_fail = true;
-    assert_eq!(bench.feed.reach_head(Duration::from_millis(20)).await, Err(NotFresh));
+    assert_eq!(bench.feed.resyncs(ResyncCause::LogRestarted), 1, "and that was all");
 }

@@ -62,6 +62,16 @@ async fn a_clock_stepped_either_way_forgets_no_revocation() {
 }
 
 #[tokio::test]
+async fn what_is_taken_back_while_the_clock_stands_an_hour_ahead_stays_so_once_it_is_right() {
+    let attacked = Attacked::start().await;
+    let token = attacked.ed25519.token(&Claims::good());
+    attacked.hands.step_wall_to(START.after(HOUR));
+    attacked.revoke(&token).await;
+    attacked.hands.step_wall_to(START);
+    assert_denied(attacked.verify(&token).await, "REVOKED", "REFRESH");
+}
+
+#[tokio::test]
 async fn a_clock_stepped_forward_tells_no_cached_answer_to_be_fresher_or_staler() {
     let attacked = Attacked::start().await;
     let token = attacked.ed25519.token(&Claims::good().at("exp", 7200));
