@@ -1,4 +1,5 @@
-# make test installs what it lacks and passes everything; make bench measures; make shop shows it.
+# make test installs what it lacks and passes everything; make bench measures; make
+# shop shows it.
 
 SHELL := /bin/bash
 VENV := target/python
@@ -6,10 +7,10 @@ PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: test lint doc deny bench shop
+.PHONY: test servers lint doc deny bench shop
 
-# Every test, the ones that need another language's gRPC library among them: here they may not be skipped.
-test: $(VENV)/ready
+# Every test, the ones that need another language's gRPC library or a real server among them: none is skipped.
+test: $(VENV)/ready servers
 	TEST_PYTHON=$(abspath $(PYTHON)) cargo test --locked
 
 $(VENV)/ready: tests/python/requirements.txt
@@ -18,6 +19,11 @@ $(VENV)/ready: tests/python/requirements.txt
 	python3 -m venv --clear $(VENV)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
 	@touch $@
+
+# redis-server and postgres, which the tests start themselves, on free ports and their own data.
+servers:
+	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
+		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends redis-server postgresql; }
 
 lint:
 	cargo fmt --all --check
@@ -30,7 +36,7 @@ deny:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny --locked check bans licenses sources
 
-bench:
+bench: servers
 	cargo bench --locked --bench tuned --no-run
 	cargo bench --locked --bench summary
 

@@ -4,6 +4,7 @@ use crate::app::reader::SessionsForVerify;
 use crate::app::reload::Reload;
 use crate::app::rooms::{OwnRooms, build_callers, build_issuers, build_own, build_tls, chain, group_id};
 use crate::app::sample::Sample;
+use crate::app::store::{self, Opened, SharedStore};
 use crate::app::{App, Background, Drain, RunSettings};
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults};
@@ -13,9 +14,10 @@ use crate::grpc::tls::TlsSource;
 use crate::grpc::{self, Api, Rpc, serve};
 use crate::keys::KeyRing;
 use crate::ops::{Health, Limits, Metrics, OpsState, Readiness};
-use crate::revocation::{Denylist, Feed, RevocationLog, Revoker, denylist, feed};
+use crate::revocation::{Denylist, Feed, Revoker, denylist, feed};
 use crate::session::{Foundation, Reader, SessionStore, Sessions};
-use crate::store::sqlite::{self, SqliteStore};
+use crate::store::ServerFault;
+use crate::store::sqlite;
 use crate::verify::{self, CacheSettings, IssuerSettings, SessionReader, SessionTokenSettings, Verifier};
 use arc_swap::ArcSwap;
 use std::io;
@@ -31,9 +33,12 @@ pub enum StartError {
     /// The configuration can't work; each fault has its place.
     #[error("{0}")]
     Configuration(Faults),
-    /// The store can't be opened.
+    /// The store's file can't be opened.
     #[error("the store can't be opened")]
     Store(#[source] sqlite::OpenError),
+    /// The store's server can't be used.
+    #[error("the store can't be used")]
+    Server(#[source] ServerFault),
     /// A listener can't be bound.
     #[error("can't listen on {address}")]
     Listen {
@@ -51,6 +56,7 @@ pub struct Assembly {
     background: Background,
     parts: Arc<grpc::Parts>,
     feed: Arc<Feed>,
+    shared: Option<SharedStore>,
     rings: Vec<Arc<KeyRing>>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
@@ -65,7 +71,8 @@ impl std::fmt::Debug for Assembly {
 }
 
 impl Assembly {
-    /// Builds every room. Reads key files and opens the store, and so blocks for a moment.
+    /// Builds every room. Reads key files and opens the embedded store, and so blocks for a moment; a store on a server
+    /// is connected to later, on the runtime this is called in.
     ///
     /// # Errors
     /// [`StartError`].
@@ -79,11 +86,7 @@ impl Assembly {
         let callers = Callers::new(build_callers(&config, &mut faults));
         let issuers = Faults::new(faults).unless(issuers).map_err(StartError::Configuration)?;
 
-        let config::Store::Sqlite(path) = &config.store;
-        let store = SqliteStore::open(path, sqlite::Settings::default()).map_err(StartError::Store)?;
-        let store = Arc::new(store);
-        tracing::info!(store = "sqlite", path = %path.display(), "the store is open; pods on other machines don't share it");
-
+        let Opened { log, sessions: sessions_store, shared } = store::open(&config)?;
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::new();
         let ended = CancellationToken::new();
@@ -91,7 +94,6 @@ impl Assembly {
             max_entries: config.denylist_entries,
             ..denylist::Settings::default()
         }));
-        let log: Arc<dyn RevocationLog> = Arc::clone(&store) as _;
         let bound = issuers.iter().flat_map(bounds).min().unwrap_or(Duration::from_secs(30));
         let feed = Arc::new(Feed::new(
             Arc::clone(&log),
@@ -99,12 +101,12 @@ impl Assembly {
             clock.clone(),
             feed::Settings {
                 confirm_every: (bound / 3).min(Duration::from_secs(1)),
+                answer_within: (bound / 3).min(Duration::from_secs(5)),
                 settle: bound / 2,
                 ..feed::Settings::default()
             },
         ));
         let rings: Vec<_> = issuers.iter().filter_map(|issuer| issuer.ring.clone()).collect();
-        let sessions_store: Arc<dyn SessionStore> = store;
         let sessions = build_sessions(&config, own.as_ref(), &sessions_store, &denylist, &clock);
         let reader = config.own.as_ref().zip(own.as_ref()).map(|(settings, own)| {
             let issuer = Arc::clone(&settings.issuer);
@@ -139,7 +141,11 @@ impl Assembly {
             settings: edge_settings(&config),
         });
         background_of_rooms(&mut background, own, sessions, &rings, &feed);
-        Ok(Self { config, clock, background, parts, feed, rings, metrics, readiness, ended, tls })
+        if let Some(shared) = &shared {
+            let store = Arc::clone(&shared.store);
+            background.add(move |cancel| async move { store.listen(cancel).await });
+        }
+        Ok(Self { config, clock, background, parts, feed, shared, rings, metrics, readiness, ended, tls })
     }
 
     /// Every right to every caller, under this name. For development.
@@ -175,11 +181,14 @@ impl Assembly {
         &self.parts
     }
 
-    /// Binds the listeners.
+    /// Binds the listeners, after a look at the store's server.
     ///
     /// # Errors
-    /// [`StartError::Listen`].
+    /// [`StartError::Listen`]; [`StartError::Server`] where the server answers and can't be used.
     pub async fn bind(mut self) -> Result<App, StartError> {
+        if let Some(shared) = &self.shared {
+            shared.greet().await.map_err(StartError::Server)?;
+        }
         let mut listeners = Vec::new();
         if let Some(address) = self.config.api.tcp {
             listeners.push(listening(Listener::tcp(address).await, address)?);
@@ -272,7 +281,7 @@ pub fn explain(error: &StartError) -> String {
                 chain(error)
             )
         }
-        StartError::Store(_) | StartError::Listen { .. } => chain(error),
+        StartError::Store(_) | StartError::Server(_) | StartError::Listen { .. } => chain(error),
     }
 }
 

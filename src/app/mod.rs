@@ -9,9 +9,12 @@ mod reload;
 mod rooms;
 mod run;
 mod sample;
+mod store;
 
 pub use build::{Assembly, StartError, explain};
+pub use rooms::chain;
 pub use run::Drain;
+pub use store::{Migrated, inspect, migrate};
 
 use crate::clock::Clock;
 use crate::config::Config;

@@ -34,7 +34,8 @@ const OWN_ALGORITHMS: [Algorithm; 3] = [Algorithm::EdDsa, Algorithm::Es256, Algo
 const FOREIGN_SESSION: Duration = Duration::from_secs(90 * 86_400);
 
 /// An error with everything that led to it.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

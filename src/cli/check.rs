@@ -1,10 +1,11 @@
-//! `countersign check`: everything `serve` would refuse, at once.
+//! `countersign check`: everything `serve` would refuse, at once, the store's server included.
 
-use crate::app::Assembly;
+use crate::app::{self, Assembly, StartError};
 use crate::cli::output::{Output, Tone};
-use crate::cli::{CheckArgs, USAGE, YES, client};
+use crate::cli::{CheckArgs, UNDECIDED, USAGE, YES, client};
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults, Overlay};
+use crate::store::{Report, ServerFault};
 use std::path::Path;
 
 /// Variables the command line reads itself.
@@ -16,17 +17,30 @@ pub(crate) fn run(args: &CheckArgs, output: &Output) -> u8 {
         return YES;
     }
     let checked = load(args.config.as_deref(), &args.set).and_then(|config| {
-        // Key files are read and rooms built as for serving, in a runtime as for serving; the store is not touched.
+        // Key files are read and rooms built as for serving, in a runtime as for serving.
         client::block_on(async { Assembly::check(&config, &Clock::system()) }).map_err(Told::Words)??;
         Ok(config)
     });
     match checked {
         Ok(config) => {
-            output.headline(Tone::Good, "OK", "the configuration is good");
-            for warning in warnings(&config) {
-                output.headline(Tone::Unsure, "note", &warning);
+            let looked = if args.offline { Ok(None) } else { look_at_store(&config) };
+            match looked {
+                Ok(report) => {
+                    output.headline(Tone::Good, "OK", "the configuration is good");
+                    let of_store = report.map_or_else(Vec::new, |report| told(&report));
+                    for warning in warnings(&config).into_iter().chain(of_store) {
+                        output.headline(Tone::Unsure, "note", &warning);
+                    }
+                    YES
+                }
+                Err((code, why)) => {
+                    let tone = if code == UNDECIDED { Tone::Unsure } else { Tone::Bad };
+                    output.line(&why);
+                    let word = if code == UNDECIDED { "UNDECIDED" } else { "NOT OK" };
+                    output.headline(tone, word, "the store can't be used; `--offline` leaves it out");
+                    code
+                }
             }
-            YES
         }
         Err(Told::Faults(faults)) => {
             output.line(&faults.to_string());
@@ -35,6 +49,26 @@ pub(crate) fn run(args: &CheckArgs, output: &Output) -> u8 {
         }
         Err(Told::Words(why)) => output.fault(&why),
     }
+}
+
+/// Asks the store's server whether it can be used; what it is, or the exit code and why not.
+fn look_at_store(config: &Config) -> Result<Option<Report>, (u8, String)> {
+    match client::block_on(async { app::inspect(config).await }) {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(StartError::Server(fault))) => {
+            let code = if matches!(fault, ServerFault::Unreachable { .. }) { UNDECIDED } else { USAGE };
+            Err((code, config.fault_at("store.url", app::chain(&fault)).to_string()))
+        }
+        Ok(Err(error)) => Err((USAGE, app::explain(&error))),
+        Err(why) => Err((UNDECIDED, why)),
+    }
+}
+
+fn told(report: &Report) -> Vec<String> {
+    let found = format!("the store is {}", report.server);
+    std::iter::once(found)
+        .chain(report.warnings.iter().map(|warning| format!("the store: {warning}")))
+        .collect()
 }
 
 /// What went wrong: faults with their places, or something else in words.

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod json_members;
 mod keys;
 mod look;
+mod migrate;
 mod output;
 mod serve;
 mod sessions;
@@ -62,6 +63,12 @@ Examples:
   countersign check --config countersign.yaml
   countersign check --reference > configuration.md")]
     Check(CheckArgs),
+    /// Create the store's namespace, or bring it to this release's schema. Any number may do it at once.
+    #[command(after_help = "\
+Examples:
+  countersign migrate --config countersign.yaml
+  countersign migrate --config countersign.yaml --set store.password_file=/run/secrets/owner")]
+    Migrate(MigrateArgs),
     /// Ask a running sidecar about a token, and explain the answer.
     #[command(after_help = "\
 Examples:
@@ -123,9 +130,22 @@ struct CheckArgs {
     /// Set one key over file and environment; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Don't ask the store's server.
+    #[arg(long)]
+    offline: bool,
     /// Print every key with its type, default and meaning, as Markdown.
     #[arg(long)]
     reference: bool,
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    /// Set one key over file and environment; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 /// Where a running sidecar listens.
@@ -275,6 +295,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let code = match cli.command {
         Command::Serve(args) => serve::run(&args, &output),
         Command::Check(args) => check::run(&args, &output),
+        Command::Migrate(args) => migrate::run(&args, &output),
         Command::Verify(args) => with_token(&args.token, &output, |token| verify::run(&args, token, &output)),
         Command::Inspect { token } => with_token(&token, &output, |token| look::run(token, &output)),
         Command::Keys(command) => keys::run(&command, &output),

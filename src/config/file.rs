@@ -2,7 +2,7 @@
 
 use super::place::{Fault, Faults, Place};
 use super::tree::{Node, Origin, Value};
-use super::{Config, Overlay, read, yaml};
+use super::{Config, Overlay, read, store, yaml};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,9 @@ pub(super) fn parse(
         Some(name) => yaml::parse(text, &Origin::File(name))?,
         None => (Node { place: Place::Nowhere, value: Value::Null }, Vec::new()),
     };
+    store::unfold(&mut root);
     faults.extend(overlay.apply(&mut root));
+    store::unfold(&mut root);
     read(&root, base, faults)
 }
 

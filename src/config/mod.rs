@@ -34,7 +34,7 @@ pub use overlay::Overlay;
 pub use own::{AtLimit, Own, OwnKeys, PolicySettings, Preset, Strategy};
 pub use place::{Fault, Faults, Place};
 pub use reference::{Absent, Key, Kind, markdown, reference};
-pub use store::Store;
+pub use store::{Engine, Store};
 
 use crate::token::Issuer;
 use callers::Listeners;
@@ -177,7 +177,7 @@ fn read(root: &tree::Node, base: PathBuf, mut faults: Vec<Fault>) -> Result<Conf
     let config = Config {
         ops: api::read_ops(&top.section_or_empty("ops")),
         drain: api::read_drain(&top.section_or_empty("drain")),
-        store: store::read_store(&top),
+        store: store::read_store(&top.section_or_empty("store")),
         denylist_entries: top
             .section_or_empty("denylist")
             .count("max_entries", 1000..=100_000_000)

@@ -42,9 +42,48 @@ fn a_drain_without_time_to_drain_is_refused() {
 }
 
 #[test]
-fn an_engine_of_the_fleet_is_refused_by_this_build() {
+fn a_url_alone_stands_for_the_store_s_section() {
+    let config = load_text(&format!("{ISSUER}store: sqlite:/a/b.db\n")).unwrap();
+    assert!(matches!(config.store, Store::Sqlite(path) if path == Path::new("/a/b.db")));
+    let mut overlay = Overlay::default();
+    overlay.set("--set", "store.namespace", "shop");
+    let config = with(&format!("{ISSUER}store: redis://r\n"), &overlay).unwrap();
+    let Store::Server { engine: Engine::Redis, url, access } = config.store else { panic!("a server") };
+    assert_eq!((url.as_str(), access.namespace.as_str()), ("redis://r", "shop"));
+    let overlay = variables(&[("COUNTERSIGN_STORE", "sqlite:/c.db")]);
+    let config = with(&format!("{ISSUER}store: {{url: redis://r, namespace: shop}}\n"), &overlay).unwrap();
+    assert!(matches!(config.store, Store::Sqlite(path) if path == Path::new("/c.db")));
+}
+
+#[test]
+fn a_password_in_the_store_s_url_is_refused_at_its_place_and_not_told() {
     refused(
         &format!("{ISSUER}store: redis://:hunter2@r:6379\n"),
-        "c.yaml:4:8: store: this build has the embedded engine only, `sqlite:PATH`",
+        "c.yaml:4:8: store.url: holds a password; put it in a file and name that as `store.password_file`",
     );
+}
+
+#[test]
+fn what_only_a_server_has_is_refused_for_the_embedded_engine() {
+    refused(
+        &format!("{ISSUER}store: {{url: sqlite:/a.db, namespace: shop}}\n"),
+        "c.yaml:4:39: store.namespace: has no meaning for the embedded engine, `sqlite:`",
+    );
+}
+
+#[test]
+fn a_store_s_settings_are_refused_at_their_places() {
+    for (settings, fault) in [
+        (
+            "namespace: Shop",
+            "c.yaml:4:40: store.namespace: expected 1 to 32 lower-case letters, digits and `_`, a letter first, and not `pg_…`",
+        ),
+        (
+            "durability: safe",
+            "c.yaml:4:41: store.durability: expected `acknowledged`, `replicated:N` with N from 1 to 9, or `fsynced`",
+        ),
+        ("certificate: c.pem", "c.yaml:4:42: store.certificate: `certificate` and `key` go together"),
+    ] {
+        refused(&format!("{ISSUER}store: {{url: redis://redis, {settings}}}\n"), fault);
+    }
 }

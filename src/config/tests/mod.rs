@@ -8,6 +8,7 @@ use super::file::parse;
 use super::*;
 use crate::keys::Algorithm;
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
 const EXAMPLE: &str = include_str!("example.yaml");
@@ -55,7 +56,9 @@ fn policy_with(settings: &str) -> String {
 fn three_lines_are_enough() {
     let config = load_text(ISSUER).unwrap();
     assert_eq!(config.api.tcp, Some("127.0.0.1:50051".parse().unwrap()));
-    assert_eq!(config.store, Store::Sqlite("/var/lib/countersign/store.db".into()));
+    assert!(
+        matches!(config.store, Store::Sqlite(path) if path == Path::new("/var/lib/countersign/store.db"))
+    );
     assert_eq!(config.api.serve, [Rpc::Verify, Rpc::Revoke, Rpc::Jwks].into());
     let [issuer] = config.issuers.as_slice() else { panic!("one issuer") };
     assert_eq!(issuer.keys.source, Source::Discovery);

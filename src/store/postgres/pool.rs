@@ -1,0 +1,317 @@
+//! A few connections, shared by all calls; opened one at a time, with growing pauses while that fails.
+//!
+//! Work runs to its end on the runtime that the store was made in, whoever waits for it and whether or not they still do:
+//! a caller that goes away costs no connection.
+
+use super::failed::Failed;
+use super::heads::Heads;
+use super::link::{Link, channel, patience};
+use super::{Address, namespace};
+use crate::revocation::StoreError;
+use crate::store::{Access, ServerFault};
+use crate::token::random_bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often work that collided with other work is tried.
+const TRIES: u32 = 8;
+
+/// The connections to one namespace.
+pub(super) struct Pool {
+    pub(super) address: Address,
+    pub(super) access: Access,
+    pub(super) heads: Arc<Heads>,
+    pub(super) runtime: Handle,
+    slots: Arc<Semaphore>,
+    idle: Mutex<Vec<Link>>,
+    dialing: Arc<tokio::sync::Mutex<Pause>>,
+    /// The host that was connected to last.
+    good_host: AtomicUsize,
+    /// This process has used the namespace.
+    known: AtomicBool,
+    announcing: AtomicBool,
+    to_announce: AtomicBool,
+}
+
+/// What a new connection is for, which says what is looked at or done first.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    /// Work: the namespace is made ready.
+    Use { known: bool },
+    /// To say whether work would do; changes nothing.
+    Look,
+    /// To migrate the namespace.
+    Migrate,
+}
+
+/// Why and how long no new connection is tried.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    until: Option<Instant>,
+    length: Duration,
+    why: String,
+}
+
+impl Pause {
+    pub(super) fn over(&self) -> Result<(), StoreError> {
+        match self.until {
+            Some(until) if Instant::now() < until => {
+                Err(StoreError::Unavailable(format!("not tried again yet: {}", self.why).into()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Grows, with as much again by chance so that sidecars don't come back together.
+    pub(super) fn grow(&mut self, fault: &ServerFault) -> Duration {
+        self.length = (self.length * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let pause = self.length / 2 + by_chance(self.length / 2);
+        self.until = Some(Instant::now() + pause);
+        self.why = with_causes(fault);
+        pause
+    }
+}
+
+/// Work on a connection, in a form that can be tried again.
+pub(super) trait Work<T>:
+    for<'a> Fn(&'a Link) -> BoxFuture<'a, Result<T, Failed>> + Send + Sync + 'static
+{
+}
+impl<T, F> Work<T> for F where
+    F: for<'a> Fn(&'a Link) -> BoxFuture<'a, Result<T, Failed>> + Send + Sync + 'static
+{
+}
+
+impl Pool {
+    pub(super) fn new(address: Address, access: Access, runtime: Handle) -> Self {
+        Self {
+            address,
+            heads: Arc::new(Heads::new()),
+            runtime,
+            slots: Arc::new(Semaphore::new(access.connections.clamp(1, 1000))),
+            idle: Mutex::default(),
+            dialing: Arc::default(),
+            good_host: AtomicUsize::new(0),
+            known: AtomicBool::new(false),
+            announcing: AtomicBool::new(false),
+            to_announce: AtomicBool::new(false),
+            access,
+        }
+    }
+
+    /// Does the work, within the time a call may take.
+    pub(super) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl Work<T>,
+    ) -> Result<T, StoreError> {
+        let late = || StoreError::Unavailable("the store did not answer in time".into());
+        let deadline = Instant::now() + self.access.answer_within;
+        let done = async {
+            let slot = Arc::clone(&self.slots).acquire_owned().await;
+            let slot = slot.map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
+            let (reply, answer) = oneshot::channel();
+            self.runtime.spawn(Arc::clone(self).carry_out(work, slot, deadline, reply));
+            answer.await.map_err(|_| late())?
+        };
+        tokio::time::timeout_at(deadline, done).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn carry_out<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl Work<T>,
+        _slot: OwnedSemaphorePermit,
+        deadline: Instant,
+        reply: oneshot::Sender<Result<T, StoreError>>,
+    ) {
+        // What is late is dropped with its connection, which may be in the middle of a transaction.
+        let done = tokio::time::timeout_at(deadline, self.attempt(&work)).await;
+        let Ok((link, answer)) = done else { return };
+        // Nobody may wait any more.
+        let _ = reply.send(answer);
+        let Some(link) = link else { return };
+        if link.take_appended() {
+            self.to_announce.store(true, Ordering::SeqCst);
+            let told = tokio::time::timeout(self.access.answer_within, self.announce(&link)).await;
+            if told != Ok(true) {
+                return;
+            }
+        }
+        self.idle.lock().push(link);
+    }
+
+    async fn attempt<T>(self: &Arc<Self>, work: &impl Work<T>) -> (Option<Link>, Result<T, StoreError>) {
+        let link = match self.link().await {
+            Ok(link) => link,
+            Err(error) => return (None, Err(error)),
+        };
+        let mut tries = 1;
+        loop {
+            let failed = match work(&link).await {
+                Ok(done) => return (Some(link), Ok(done)),
+                Err(failed) => failed,
+            };
+            let spared = failed.spares_connection()
+                && !link.client.is_closed()
+                && link.client.batch_execute("ROLLBACK").await.is_ok();
+            if !spared {
+                // The others lead to the same server.
+                if link.client.is_closed() || matches!(failed, Failed::Stale(_)) {
+                    self.idle.lock().clear();
+                }
+                return (None, Err(failed.told()));
+            }
+            if !failed.is_collision() || tries >= TRIES {
+                return (Some(link), Err(failed.told()));
+            }
+            tokio::time::sleep(by_chance(Duration::from_millis(4 << tries))).await;
+            tries += 1;
+        }
+    }
+
+    /// An idle connection, or a new one.
+    async fn link(self: &Arc<Self>) -> Result<Link, StoreError> {
+        loop {
+            if let Some(link) = self.take_idle() {
+                return Ok(link);
+            }
+            let mut pause = Arc::clone(&self.dialing).lock_owned().await;
+            // Somebody else may have opened one, or failed to.
+            if let Some(link) = self.take_idle() {
+                return Ok(link);
+            }
+            pause.over()?;
+            let pool = Arc::clone(self);
+            // Goes on when this call's time is up, so that a slow server is reached in the end.
+            let dialed = self.runtime.spawn(async move {
+                match pool.dial().await {
+                    Ok(link) => {
+                        *pause = Pause::default();
+                        pool.idle.lock().push(link);
+                        Ok(())
+                    }
+                    Err(fault) => {
+                        pause.grow(&fault);
+                        Err(StoreError::Unavailable(fault.into()))
+                    }
+                }
+            });
+            dialed.await.map_err(|error| StoreError::Unavailable(error.into()))??;
+        }
+    }
+
+    fn take_idle(&self) -> Option<Link> {
+        let mut idle = self.idle.lock();
+        while let Some(link) = idle.pop() {
+            if !link.client.is_closed() {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    /// A connection on which the namespace is ready.
+    pub(super) async fn dial(&self) -> Result<Link, ServerFault> {
+        let known = self.known.load(Ordering::SeqCst);
+        let link = self.dial_to(Purpose::Use { known }).await?;
+        self.known.store(true, Ordering::SeqCst);
+        Ok(link)
+    }
+
+    /// A connection to the first host that is a primary and serves the purpose, the last good host first.
+    pub(super) async fn dial_to(&self, purpose: Purpose) -> Result<Link, ServerFault> {
+        let hosts = self.address.hosts().len();
+        let first = self.good_host.load(Ordering::Relaxed);
+        let mut worst: Option<ServerFault> = None;
+        for turn in 0..hosts {
+            let place = (first + turn) % hosts;
+            match self.dial_host(place, purpose).await {
+                Ok(link) => {
+                    self.good_host.store(place, Ordering::Relaxed);
+                    return Ok(link);
+                }
+                // That one of several is a replica is as it should be.
+                Err(fault) if worst.is_none() || !matches!(fault, ServerFault::NotPrimary { .. }) => {
+                    worst = Some(fault);
+                }
+                Err(_) => {}
+            }
+        }
+        Err(worst.unwrap_or_else(|| ServerFault::Odd("no host".into())))
+    }
+
+    async fn dial_host(&self, place: usize, purpose: Purpose) -> Result<Link, ServerFault> {
+        let Some(host) = self.address.hosts().get(place) else {
+            return Err(ServerFault::Odd("no such host".into()));
+        };
+        let opened = async {
+            let link = Link::open(&self.address, host, &self.access, &self.heads).await?;
+            match purpose {
+                Purpose::Use { known } => namespace::ready(&link, &self.access, known).await?,
+                Purpose::Look => namespace::check(&link, &self.access).await?,
+                Purpose::Migrate => {}
+            }
+            Ok(link)
+        };
+        let late = |_| {
+            let source = "not connected in time".into();
+            Err(ServerFault::Unreachable { server: host.to_string(), source })
+        };
+        let opened = tokio::time::timeout(patience(&self.address, &self.access), opened).await;
+        opened.unwrap_or_else(late)
+    }
+
+    /// Tells the other sidecars that the head moved, outside any writing transaction because notifying takes a lock of the
+    /// whole database when it commits. One at a time; what comes meanwhile is told together. Whether the connection is
+    /// still good.
+    async fn announce(&self, link: &Link) -> bool {
+        let channel = channel(&self.access);
+        // Not waited for until it is on disk, or anywhere else.
+        let text = format!(
+            "BEGIN; SET LOCAL synchronous_commit = off; \
+             SELECT pg_notify('{channel}', lpad(to_hex(epoch), 16, '0') || '.' || seq) FROM head; COMMIT"
+        );
+        while self.to_announce.load(Ordering::SeqCst) && !self.announcing.swap(true, Ordering::SeqCst) {
+            let _done = Announcing(&self.announcing);
+            while self.to_announce.swap(false, Ordering::SeqCst) {
+                if link.client.batch_execute(&text).await.is_err() {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Lets the next one announce, also when this one is dropped in the middle.
+struct Announcing<'a>(&'a AtomicBool);
+
+impl Drop for Announcing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Up to this long.
+pub(super) fn by_chance(at_most: Duration) -> Duration {
+    let drawn = random_bytes().map_or(128, |[byte]| byte);
+    at_most * u32::from(drawn) / 255
+}
+
+fn with_causes(fault: &ServerFault) -> String {
+    let mut text = fault.to_string();
+    let mut cause = std::error::Error::source(fault);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
