@@ -1,4 +1,4 @@
-# make test installs what it lacks and passes everything; make bench measures; make
+# make test installs what it lacks and passes everything; make chaos breaks a fleet for ten minutes; make bench measures; make
 # shop shows it.
 
 SHELL := /bin/bash
@@ -7,7 +7,9 @@ PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: test servers lint doc deny bench shop
+CHAOS_SECONDS ?= 600
+
+.PHONY: test servers chaos lint doc deny bench shop
 
 # Every test, the ones that need another language's gRPC library or a real server among them: none is skipped.
 test: $(VENV)/ready servers
@@ -24,6 +26,10 @@ $(VENV)/ready: tests/python/requirements.txt
 servers:
 	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
 		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends redis-server postgresql; }
+
+# Sidecars and stores killed, stopped, cut off and set back for CHAOS_SECONDS; prints histories, calls and violations.
+chaos: servers
+	CHAOS_SECONDS=$(CHAOS_SECONDS) cargo test --locked --test chaos -- --nocapture
 
 lint:
 	cargo fmt --all --check
