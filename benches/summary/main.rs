@@ -16,7 +16,11 @@
     reason = "a measurement that can't go on fails"
 )]
 
+#[path = "../../tests/engines/mod.rs"]
+mod engines;
+mod fleet;
 mod load;
+mod neighbours;
 mod report;
 mod servers;
 mod stock;
@@ -39,6 +43,12 @@ fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("stock") => stock::serve(),
         Some("--bench" | "warm") => measure(),
+        Some("fleet") => {
+            let mut report = Report::default();
+            fleet::measure(&mut report);
+            neighbours::measure(&mut report);
+            report.write();
+        }
         // `cargo test` runs benches without words: nothing to measure then.
         _ => {}
     }
@@ -54,6 +64,9 @@ fn measure() {
     }
     let bodies = tokens::verify_bodies(&world);
     warm(&world, &bodies, &mut report);
+    drop((world, bodies));
+    fleet::measure(&mut report);
+    neighbours::measure(&mut report);
     report.write();
 }
 
@@ -230,6 +243,12 @@ fn lone(countersign: &Server, bodies: &[Vec<u8>], report: &mut Report) {
 
 fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
+}
+
+/// The value that this share of the others stays below.
+pub fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * share) as usize]
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {

@@ -14,7 +14,7 @@ use countersign::store::sqlite::{Settings, SqliteStore};
 use prost::Message;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -81,7 +81,7 @@ impl Drop for Server {
     }
 }
 
-fn pinned(program: &std::path::Path) -> Command {
+fn pinned(program: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", "0"]).arg(program);
     command
@@ -89,10 +89,19 @@ fn pinned(program: &std::path::Path) -> Command {
 
 impl Server {
     pub fn countersign(world: &World) -> Self {
+        Self::serving(
+            &world.directory.path().join("countersign.yaml"),
+            world.directory.path().join("run/api.sock"),
+        )
+    }
+
+    /// A sidecar with this configuration, on this Unix socket and a free port.
+    pub fn serving(config: &Path, socket: PathBuf) -> Self {
         let begun = Instant::now();
         let mut child = pinned(env!("CARGO_BIN_EXE_countersign").as_ref())
             .args(["serve", "--config"])
-            .arg(world.directory.path().join("countersign.yaml"))
+            .arg(config)
+            .args(["--set", &format!("api.unix={}", socket.display())])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -117,7 +126,7 @@ impl Server {
         Self {
             child,
             tcp: Address::Tcp(tcp.unwrap().parse().unwrap()),
-            unix: Some(Address::Unix(world.directory.path().join("run/api.sock"))),
+            unix: Some(Address::Unix(socket)),
             ready_after: begun.elapsed(),
         }
     }
