@@ -54,9 +54,8 @@ fn run(arguments: &[&str]) -> Output {
     bounded(child, Duration::from_secs(60))
 }
 
-#[test]
-fn every_scene_of_the_shop_is_answered_as_it_should_be() {
-    let output = run(&[]);
+fn every_scene_is_answered_as_it_should_be_on(store: &str) {
+    let output = run(&["--store", store]);
     let (table, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{table}\n{faults}");
     assert_eq!(faults, "");
@@ -65,6 +64,21 @@ fn every_scene_of_the_shop_is_answered_as_it_should_be() {
     }
     assert!(table.ends_with(" 0 unexpected\n"), "{table}");
     assert!(!table.contains('\u{1b}'), "colours are for terminals:\n{table}");
+}
+
+#[test]
+fn every_scene_of_the_shop_is_answered_as_it_should_be_on_sqlite() {
+    every_scene_is_answered_as_it_should_be_on("sqlite");
+}
+
+#[test]
+fn every_scene_of_the_shop_is_answered_as_it_should_be_on_redis() {
+    every_scene_is_answered_as_it_should_be_on("redis");
+}
+
+#[test]
+fn every_scene_of_the_shop_is_answered_as_it_should_be_on_postgres() {
+    every_scene_is_answered_as_it_should_be_on("postgres");
 }
 
 #[test]

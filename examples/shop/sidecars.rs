@@ -3,13 +3,14 @@
 //! There is no second program to build first: the example starts itself with `countersign` as its first argument, and
 //! then is nothing but countersign's command line.
 
+use crate::Failure;
 use crate::services::connect;
-use crate::{Failure, Store};
+use crate::store::{Kind, Store};
 use std::ffi::OsString;
 use std::fs::{OpenOptions, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -33,9 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The three sidecars and the directory they live in.
 #[derive(Debug)]
 pub(crate) struct Sidecars {
-    home: TempDir,
-    store: String,
     running: Vec<Sidecar>,
+    store: Store,
+    home: TempDir,
 }
 
 /// Where the services find their sidecars.
@@ -60,15 +61,16 @@ struct Sidecar {
 }
 
 impl Sidecars {
-    /// Makes the directory: readable by its owner alone, and gone when this is dropped.
+    /// Makes the directory, readable by its owner alone, and starts the store's server if it is one. Both are gone when
+    /// this is dropped.
     ///
     /// # Errors
     /// When it can't be made.
-    pub(crate) fn new(store: Store) -> Result<Self, Failure> {
+    pub(crate) fn new(kind: Kind) -> Result<Self, Failure> {
         let private = Permissions::from_mode(0o700);
         let home = tempfile::Builder::new().prefix("shop-").permissions(private).tempdir()?;
-        let store = store.url(home.path());
-        Ok(Self { home, store, running: Vec::new() })
+        let store = Store::open(kind, home.path());
+        Ok(Self { running: Vec::new(), store, home })
     }
 
     /// Makes keys and a secret, and starts the sidecars: the user service's first, since the other two learn its
@@ -80,6 +82,7 @@ impl Sidecars {
         self.make_keys("signing.json", "signing").await?;
         self.make_keys("handles.json", "handles").await?;
         let secret = self.make_secret()?;
+        self.migrate().await?;
         let user = self.start_one("user", USER, &[]).await?;
         let (user, ops) = (user.api.clone(), user.ops.clone());
         let keys = [format!("own.keys.jwks_url=http://{ops}/.well-known/jwks.json")];
@@ -122,6 +125,19 @@ impl Sidecars {
         Err(format!("no {purpose} keys: {}", String::from_utf8_lossy(&made.stderr)).into())
     }
 
+    /// `countersign migrate --config FILE`: once for all, before the first of them starts.
+    async fn migrate(&self) -> Result<(), Failure> {
+        let file = self.path("user.yaml");
+        tokio::fs::write(&file, USER).await?;
+        let mut command = countersign()?;
+        command.args(["migrate", "--config"]).arg(file).args(self.store.settings());
+        let migrated = timeout(PATIENCE, command.output()).await??;
+        if migrated.status.success() {
+            return Ok(());
+        }
+        Err(format!("no store: {}", String::from_utf8_lossy(&migrated.stderr)).into())
+    }
+
     /// What the user service proves itself with to its sidecar. A mounted secret, in a deployment.
     fn make_secret(&self) -> Result<String, Failure> {
         let random = countersign::token::random_bytes::<32>()?;
@@ -142,7 +158,7 @@ impl Sidecars {
         let file = self.path(&format!("{name}.yaml"));
         tokio::fs::write(&file, config).await?;
         let mut command = countersign()?;
-        command.args(["serve", "--config"]).arg(file).args(["--set", &format!("store={}", self.store)]);
+        command.args(["serve", "--config"]).arg(file).args(self.store.settings());
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -232,14 +248,4 @@ pub(crate) fn be_countersign(arguments: Vec<OsString>) -> ExitCode {
         });
     }
     countersign::cli::run(std::iter::once(OsString::from(COUNTERSIGN)).chain(arguments))
-}
-
-impl Store {
-    /// As the configuration names it. All three sidecars are given the same, which is how they hear of each other's
-    /// revocations.
-    fn url(self, home: &Path) -> String {
-        match self {
-            Self::Sqlite => format!("sqlite:{}", home.join("store.db").display()),
-        }
-    }
 }
