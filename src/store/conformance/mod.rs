@@ -1,9 +1,11 @@
 //! What every engine has to do, written once and run over each.
 
 mod logs;
+mod races;
 mod sessions;
 
 pub(crate) use logs::*;
+pub(crate) use races::races;
 pub(crate) use sessions::*;
 
 use crate::clock::Timestamp;

@@ -46,11 +46,12 @@ pub(super) const APPEND_MANY: &str = "WITH given AS (\
     SELECT next.seq - (SELECT count(*) FROM fresh) + g.n, g.kind, g.key, g.except_key, g.instant, g.expires \
     FROM fresh g, next) SELECT epoch, seq FROM next";
 
-/// The subject's or issuer's last creation stamps, and the clock.
+/// The subject's or issuer's last stamps, and the clock. Of a login whose session is gone only what ended it is known; that
+/// hits it already.
 const LAST_LOGIN: &str = concat!(
     "SELECT ",
     clock!(),
-    ", greatest((SELECT created FROM stamp WHERE key = $1), \
+    ", greatest((SELECT greatest(created, cutoff) FROM stamp WHERE key = $1), \
      (SELECT max(created_at) FROM session WHERE subject_key = $1), \
      (SELECT max(created) FROM stamp WHERE issuer_key = $1), \
      (SELECT max(created_at) FROM session WHERE issuer_key = $1), 0)"

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::conformance::conformance;
+use crate::store::conformance::{conformance, races};
 use crate::store::engines::{Postgres, fresh_namespace};
 use crate::store::shared::JudgeBy;
 use std::sync::LazyLock;
@@ -26,6 +26,14 @@ fn open(server: &Postgres, access: Access) -> PostgresStore {
 
 fn fresh() -> (PostgresStore, ()) {
     (open(&SERVER, access(&SERVER, &fresh_namespace())), ())
+}
+
+#[test]
+fn whatever_happens_at_once_a_generation_has_one_successor() {
+    races(async || {
+        let access = access(&SERVER, &fresh_namespace());
+        ([(); 3].map(|()| open(&SERVER, access.clone())), ())
+    });
 }
 
 mod feed;

@@ -2,7 +2,9 @@ use super::*;
 use crate::clock::Clock;
 use crate::revocation::feed::{ResyncCause, Settings as FeedSettings};
 use crate::revocation::{Denylist, EntryKind, Feed, Revoker, denylist};
-use crate::store::conformance::{NOON, conformance, login, open_session, token, token_draft, whole_log};
+use crate::store::conformance::{
+    NOON, conformance, login, open_session, races, token, token_draft, whole_log,
+};
 use crate::store::engines::{Redis, RedisOptions, fresh_namespace};
 use crate::store::shared::Namespace;
 use std::sync::LazyLock;
@@ -27,6 +29,14 @@ fn fresh() -> (RedisStore, ()) {
         async move { store.listen(CancellationToken::new()).await }
     });
     (store, ())
+}
+
+#[test]
+fn whatever_happens_at_once_a_generation_has_one_successor() {
+    races(async || {
+        let settings = settings();
+        ([(); 3].map(|()| open(&SERVER, &settings)), ())
+    });
 }
 
 /// A namespace of its own, judged by the caller's clock.

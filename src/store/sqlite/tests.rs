@@ -2,7 +2,9 @@ use super::*;
 use crate::clock::Clock;
 use crate::revocation::feed::{ResyncCause, Settings as FeedSettings};
 use crate::revocation::{Denylist, EntryKind, Feed, Revoker, denylist};
-use crate::store::conformance::{NOON, conformance, login, open_session, token, token_draft, whole_log};
+use crate::store::conformance::{
+    NOON, conformance, login, open_session, races, token, token_draft, whole_log,
+};
 use rusqlite::Connection;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -16,6 +18,14 @@ conformance!(fresh());
 fn fresh() -> (SqliteStore, TempDir) {
     let dir = TempDir::new().unwrap();
     (open(&dir), dir)
+}
+
+#[test]
+fn whatever_happens_at_once_a_generation_has_one_successor() {
+    races(async || {
+        let dir = TempDir::new().unwrap();
+        ([(); 3].map(|()| open(&dir)), dir)
+    });
 }
 
 fn open(dir: &TempDir) -> SqliteStore {
