@@ -4,7 +4,7 @@
 use crate::engines::{Postgres, Redis, fresh_namespace};
 use crate::report::Report;
 use crate::servers::Server;
-use crate::{load::Address, median, percentile};
+use crate::{load::Address, median, percentile, servers};
 use countersign::clock::{Clock, Timestamp};
 use countersign::grpc::v1::session_service_client::SessionServiceClient;
 use countersign::grpc::v1::token_service_client::TokenServiceClient;
@@ -29,6 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 const SECRET: &str = "a secret of the bench";
 const SIDECARS: usize = 8;
 const REVOCATIONS: usize = 300;
+const ANY: &str = "0,1";
 
 /// A store to measure on.
 pub enum Engine {
@@ -103,7 +104,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    pub async fn start(engine: &Engine, sidecars: usize) -> Self {
+    pub async fn start(engine: &Engine, sidecars: usize, cores: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name);
         let now = Clock::system().now().judged;
@@ -124,7 +125,7 @@ impl Fleet {
         );
         std::fs::write(path("countersign.yaml"), config).unwrap();
         let serving = |number: usize| {
-            Server::serving(&path("countersign.yaml"), path(&format!("run-{number}/api.sock")))
+            Server::serving(&path("countersign.yaml"), path(&format!("run-{number}/api.sock")), cores)
         };
         Self { sidecars: (0..sidecars).map(serving).collect(), _home: home }
     }
@@ -151,7 +152,8 @@ async fn connect(address: &Address) -> Channel {
 }
 
 pub fn measure(report: &mut Report) {
-    // The servers of a store and eight sidecars share the machine; nothing here is held to one core.
+    // The servers of a store, eight sidecars and their client share the machine; nothing here is held to one core.
+    servers::pin_to_cores(&[0, 1]);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         for engine in Engine::all() {
@@ -189,7 +191,7 @@ pub async fn is_accepted(channel: &Channel, token: &str) -> bool {
 /// From a Revoke's OK at one sidecar to the first denial at each of seven others, which are asked all the time; and the
 /// engine's own notification for comparison.
 async fn propagation(engine: &Engine, report: &mut Report) {
-    let fleet = Fleet::start(engine, SIDECARS).await;
+    let fleet = Fleet::start(engine, SIDECARS, ANY).await;
     let channels = fleet.channels().await;
     let mut took = Vec::new();
     for number in 0..REVOCATIONS {
@@ -282,7 +284,7 @@ async fn postgres_notification(server: &Postgres) -> Vec<f64> {
 /// Commands and processor time that eight sidecars cost the store, idle and under full load.
 async fn asks(engine: &Engine, report: &mut Report) {
     const SPAN: Duration = Duration::from_secs(5);
-    let fleet = Fleet::start(engine, SIDECARS).await;
+    let fleet = Fleet::start(engine, SIDECARS, ANY).await;
     let channels = fleet.channels().await;
     let mut tokens = Vec::new();
     for number in 0..64 {
@@ -379,7 +381,7 @@ fn processor_time(pid: i32) -> f64 {
 /// Logins and refreshes a second, 64 at once at one sidecar.
 async fn sessions(engine: &Engine, report: &mut Report) {
     const ROUNDS: usize = 20;
-    let fleet = Fleet::start(engine, 1).await;
+    let fleet = Fleet::start(engine, 1, ANY).await;
     let channel = &fleet.channels().await[0];
     let begun = Instant::now();
     let logins = join_all((0..64).map(|number| async move {

@@ -26,7 +26,7 @@ pub fn measure(report: &mut Report) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let sqlite = Engine::Sqlite(tempfile::tempdir().unwrap());
-        let fleet = Fleet::start(&sqlite, 1).await;
+        let fleet = Fleet::start(&sqlite, 1, "0").await;
         let channel = fleet.channels().await.remove(0);
         let token = login(&channel, "alice").await.0;
         select(&channel, &token, report).await;

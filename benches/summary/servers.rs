@@ -82,8 +82,12 @@ impl Drop for Server {
 }
 
 fn pinned(program: &Path) -> Command {
+    on_cores("0", program)
+}
+
+fn on_cores(cores: &str, program: &Path) -> Command {
     let mut command = Command::new("taskset");
-    command.args(["-c", "0"]).arg(program);
+    command.args(["-c", cores]).arg(program);
     command
 }
 
@@ -92,13 +96,14 @@ impl Server {
         Self::serving(
             &world.directory.path().join("countersign.yaml"),
             world.directory.path().join("run/api.sock"),
+            "0",
         )
     }
 
-    /// A sidecar with this configuration, on this Unix socket and a free port.
-    pub fn serving(config: &Path, socket: PathBuf) -> Self {
+    /// A sidecar with this configuration, on this Unix socket and a free port, on these cores.
+    pub fn serving(config: &Path, socket: PathBuf, cores: &str) -> Self {
         let begun = Instant::now();
-        let mut child = pinned(env!("CARGO_BIN_EXE_countersign").as_ref())
+        let mut child = on_cores(cores, env!("CARGO_BIN_EXE_countersign").as_ref())
             .args(["serve", "--config"])
             .arg(config)
             .args(["--set", &format!("api.unix={}", socket.display())])
@@ -196,7 +201,12 @@ pub fn tuned_says(word: &str) -> String {
 
 /// The load client stays on the other core.
 pub fn pin_to_core(core: usize) {
+    pin_to_cores(&[core]);
+}
+
+/// This thread, and what it starts from now on.
+pub fn pin_to_cores(these: &[usize]) {
     let mut cores = rustix::thread::CpuSet::new();
-    cores.set(core);
+    these.iter().for_each(|core| cores.set(*core));
     rustix::thread::sched_setaffinity(None, &cores).unwrap();
 }

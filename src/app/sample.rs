@@ -42,6 +42,7 @@ impl Sample {
         for cause in ResyncCause::ALL {
             metrics.set_feed_resyncs(cause.as_str(), self.feed.resyncs(cause));
         }
+        metrics.set_feed(self.feed.restored(), self.feed.failures());
         if let Some(sessions) = &self.parts.sessions {
             metrics.set_refresh_fast_forwards(sessions.fast_forwards());
         }

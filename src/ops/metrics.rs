@@ -34,6 +34,8 @@ pub struct Metrics {
     refresh_fast_forward: Counter,
     revoke: Family<Label, Counter>,
     feed_resync: Family<Label, Counter>,
+    feed_restored: Counter,
+    feed_failures: Counter,
     clock_step: Family<Label, Counter>,
     jwks_fetch: Family<Vec<(&'static str, String)>, Counter>,
     jwks_age: Family<Vec<(&'static str, String)>, Seconds>,
@@ -62,6 +64,8 @@ impl Metrics {
             refresh_fast_forward: Counter::default(),
             revoke: Family::default(),
             feed_resync: Family::default(),
+            feed_restored: Counter::default(),
+            feed_failures: Counter::default(),
             clock_step: Family::default(),
             jwks_fetch: Family::default(),
             jwks_age: Family::default(),
@@ -88,6 +92,16 @@ impl Metrics {
         );
         r.register("revoke", "Revocations by kind", self.revoke.clone());
         r.register("feed_resync", "Full reads of the revocation log by cause", self.feed_resync.clone());
+        r.register(
+            "feed_restored",
+            "Entries given back to a log that had lost them",
+            self.feed_restored.clone(),
+        );
+        r.register(
+            "feed_failures",
+            "Reads and writes of the revocation log that failed",
+            self.feed_failures.clone(),
+        );
         r.register("clock_step", "Steps of the wall clock by direction", self.clock_step.clone());
         r.register("jwks_fetch", "Key-set fetches by issuer and result", self.jwks_fetch.clone());
         r.register_with_unit(
@@ -169,6 +183,13 @@ impl Metrics {
         self.feed_resync.get_or_create(&[("cause", cause)]).inner().store(count, Ordering::Relaxed);
     }
 
+    /// Sets how many entries were given back to the log, and how many of its reads and writes failed. The feed counts
+    /// them.
+    pub fn set_feed(&self, restored: u64, failures: u64) {
+        self.feed_restored.inner().store(restored, Ordering::Relaxed);
+        self.feed_failures.inner().store(failures, Ordering::Relaxed);
+    }
+
     /// Counts a step of the wall clock.
     pub fn clock_step(&self, direction: &'static str) {
         self.clock_step.get_or_create(&[("direction", direction)]).inc();
@@ -237,6 +258,7 @@ mod tests {
         metrics.set_refresh_fast_forwards(1);
         metrics.revoke("session");
         metrics.set_feed_resyncs("start", 1);
+        metrics.set_feed(2, 1);
         metrics.clock_step("back");
         metrics.set_jwks_fetches("https://a.example", 1, 0);
         metrics.set_jwks_age("https://a.example", Some(MS));
@@ -265,7 +287,9 @@ mod tests {
             "countersign_clock_step_total",
             "countersign_denylist_capacity_ratio",
             "countersign_denylist_entries",
+            "countersign_feed_failures_total",
             "countersign_feed_resync_total",
+            "countersign_feed_restored_total",
             "countersign_jwks_age_seconds",
             "countersign_jwks_fetch_total",
             "countersign_refresh_fast_forward_total",

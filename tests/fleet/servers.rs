@@ -25,7 +25,7 @@ impl Store {
     }
 
     pub(crate) fn postgres() -> Self {
-        Self::on(Server::Postgres(Postgres::start()))
+        Self::postgres_with(&["log_connections=on"])
     }
 
     pub(crate) fn redis_with(arguments: &[&str]) -> Self {
