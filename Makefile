@@ -27,8 +27,10 @@ servers:
 	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
 		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends redis-server postgresql; }
 
-# Sidecars and stores killed, stopped, cut off and set back for CHAOS_SECONDS; prints histories, calls and violations.
+# Simulated worlds under fresh seeds; then sidecars and stores killed, stopped, cut off and set back for CHAOS_SECONDS. Prints
+# histories, calls and violations.
 chaos: servers
+	SIMULATION_FROM=random SIMULATION_SEEDS=20000 cargo test --locked --test simulation the_rules -- --nocapture
 	CHAOS_SECONDS=$(CHAOS_SECONDS) cargo test --locked --test chaos -- --nocapture
 
 lint:

@@ -18,6 +18,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
+/// How long a probe may be undecided on a machine that is busy, and how often it is tried.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// A token in a client's hands.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
@@ -102,6 +106,17 @@ impl Client {
     }
 
     pub(crate) async fn verify(&self, sidecar: usize, token: &Token, how: How) -> Answer {
+        let until = self.now() + PATIENCE;
+        loop {
+            let answer = self.verify_once(sidecar, token, how, until).await;
+            if !self.tries_again(&answer, until) {
+                return answer;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn verify_once(&self, sidecar: usize, token: &Token, how: How, until: Duration) -> Answer {
         let requirement = match how {
             How::Latency => Requirement::MinimizeLatency(true),
             How::Fresh(revision) => Requirement::AtLeastAsFresh(revision.to_string()),
@@ -117,7 +132,7 @@ impl Client {
             TokenServiceClient::new(self.channels[sidecar].clone()).verify(self.request(request)).await;
         let span = Span { began, ended: self.now() };
         let answer = result.map_or_else(|status| refused(&status), |_| Answer::Accepted);
-        self.write_down(span, sidecar, What::Verify { token: token.no, how }, answer)
+        self.write_down_try(span, sidecar, What::Verify { token: token.no, how }, answer, until)
     }
 
     pub(crate) async fn refresh(
@@ -125,6 +140,23 @@ impl Client {
         sidecar: usize,
         session: SessionNo,
         token: &Token,
+    ) -> (Answer, Option<Given>) {
+        let until = self.now() + PATIENCE;
+        loop {
+            let (answer, given) = self.refresh_once(sidecar, session, token, until).await;
+            if !self.tries_again(&answer, until) {
+                return (answer, given);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn refresh_once(
+        &self,
+        sidecar: usize,
+        session: SessionNo,
+        token: &Token,
+        until: Duration,
     ) -> (Answer, Option<Given>) {
         let request = RefreshRequest { refresh_token: Some(token.text.clone()) };
         let began = self.now();
@@ -140,9 +172,9 @@ impl Client {
                     || Answer::Wrong("no refresh token".to_owned()),
                     |generation| Answer::Refreshed { generation },
                 );
-                (self.write_down(span, sidecar, what, answer), Some(given))
+                (self.write_down_try(span, sidecar, what, answer, until), Some(given))
             }
-            Err(status) => (self.write_down(span, sidecar, what, refused(&status)), None),
+            Err(status) => (self.write_down_try(span, sidecar, what, refused(&status), until), None),
         }
     }
 
@@ -170,6 +202,11 @@ impl Client {
         self.write_down(span, sidecar, What::Update { session }, answer)
     }
 
+    fn tries_again(&self, answer: &Answer, until: Duration) -> bool {
+        let undecided = matches!(answer, Answer::Undecided(_) | Answer::Lost(_));
+        self.probing && undecided && self.now() < until
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", format!("Bearer {SECRET}").parse().unwrap());
@@ -178,7 +215,19 @@ impl Client {
     }
 
     fn write_down(&self, span: Span, sidecar: usize, what: What, answer: Answer) -> Answer {
-        let probe = self.probing;
+        self.write_down_try(span, sidecar, what, answer, Duration::ZERO)
+    }
+
+    /// A probe is one try of several where the machine is busy: only the last has to be decided.
+    fn write_down_try(
+        &self,
+        span: Span,
+        sidecar: usize,
+        what: What,
+        answer: Answer,
+        until: Duration,
+    ) -> Answer {
+        let probe = self.probing && !self.tries_again(&answer, until);
         self.recorder.call(Call { span, sidecar, what, answer: answer.clone(), probe });
         answer
     }

@@ -16,8 +16,8 @@ pub(crate) const ISSUER: &str = "https://auth.example.com";
 pub(crate) const SECRET: &str = "a secret of the chaos tests";
 /// Of the test's policies: short, so that histories are.
 pub(crate) const BOUND: Duration = Duration::from_secs(1);
-/// Longer than a call of the store may take, as with real settings.
-pub(crate) const GRACE: Duration = Duration::from_millis(2500);
+/// Longer than a call of the store may take, as with real settings, and short enough that a round sees several rotations.
+pub(crate) const GRACE: Duration = Duration::from_millis(1300);
 
 /// Sidecars that share keys and a store.
 pub(crate) struct Fleet {

@@ -3,6 +3,7 @@
 use countersign::token::Revision;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -116,7 +117,9 @@ pub(crate) struct Fault {
 /// The engine's durability class does not hold these writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loss {
-    /// Writes acknowledged from then …
+    /// Also those that were acknowledged; else only what somebody read before it was.
+    pub(crate) acknowledged: bool,
+    /// Writes from then …
     pub(crate) from: Duration,
     /// … to then may be gone.
     pub(crate) until: Duration,
@@ -138,18 +141,23 @@ pub(crate) struct History {
     pub(crate) losses: Vec<Loss>,
     /// When the wall clock was stepped.
     pub(crate) steps: Vec<Duration>,
+    /// When a sidecar was killed, and which: it holds nothing of before any more.
+    pub(crate) kills: Vec<(usize, Duration)>,
 }
 
 /// Collects a history from many tasks.
 pub(crate) struct Recorder {
     start: Instant,
     state: Mutex<(History, HashMap<String, TokenNo>)>,
+    /// Answered OK.
+    revocations: AtomicUsize,
 }
 
 impl Recorder {
     pub(crate) fn new(bound: Duration, grace: Duration) -> Self {
         let history = History { bound, grace, ..History::default() };
-        Self { start: Instant::now(), state: Mutex::new((history, HashMap::new())) }
+        let state = Mutex::new((history, HashMap::new()));
+        Self { start: Instant::now(), state, revocations: AtomicUsize::new(0) }
     }
 
     /// Monotonic, and the same clock that sidecars count by as long as the machine does not sleep.
@@ -158,6 +166,9 @@ impl Recorder {
     }
 
     pub(crate) fn call(&self, call: Call) {
+        if matches!((&call.what, &call.answer), (What::Revoke(_), Answer::Done(_))) {
+            self.revocations.fetch_add(1, Ordering::SeqCst);
+        }
         self.locked().0.calls.push(call);
     }
 
@@ -182,8 +193,23 @@ impl Recorder {
     }
 
     /// Heals in due time; see [`Self::healed`].
-    pub(crate) fn loss(&self, from: Duration, at: Duration, until: Duration) {
-        self.locked().0.losses.push(Loss { from, at, until, healed_by: Duration::MAX });
+    pub(crate) fn loss(&self, acknowledged: bool, from: Duration, at: Duration, until: Duration) {
+        let healed_by = Duration::MAX;
+        self.locked().0.losses.push(Loss { acknowledged, from, at, until, healed_by });
+    }
+
+    pub(crate) fn killed(&self, sidecar: usize) {
+        let at = self.now();
+        self.locked().0.kills.push((sidecar, at));
+    }
+
+    /// Waits until another revocation was answered OK, so that what follows hits it when it is hardly anywhere yet.
+    pub(crate) async fn until_revoked(&self, at_most: Duration) {
+        let deadline = self.now() + at_most;
+        let before = self.revocations.load(Ordering::SeqCst);
+        while self.revocations.load(Ordering::SeqCst) == before && self.now() < deadline {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
     }
 
     pub(crate) fn step(&self) {

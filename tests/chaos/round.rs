@@ -59,10 +59,11 @@ pub(crate) async fn run(scenario: Scenario, engine: Engine, seed: u64, faults: D
     let mut violations = Vec::new();
     violations.extend(until_all_decide(&client, &world).await.err());
     let stop = CancellationToken::new();
-    let users: Vec<_> = (0..USERS)
+    let mut users: Vec<_> = (0..USERS)
         .map(|number| User::new(client.clone(), world.random.fork(), number))
         .map(|user| tokio::spawn(user.live(stop.clone())))
         .collect();
+    users.push(tokio::spawn(User::new(client.clone(), world.random.fork(), USERS).keep(stop.clone())));
     tokio::time::sleep(Duration::from_millis(600)).await;
     world.rage(faults).await;
     world.heal();
@@ -162,7 +163,7 @@ impl fmt::Display for Outcome {
         let [revoked, exchanged, reused] = self.events;
         write!(
             f,
-            "{:<16} {:<8} seed {:#018x}: {:>6} calls ({accepted} accepted, {denied} denied, {undecided} undecided, \
+            "{:<20} {:<8} seed {:#018x}: {:>6} calls ({accepted} accepted, {denied} denied, {undecided} undecided, \
              {lost} lost; {revoked} revocations, {exchanged} exchanged, {reused} reused), recovered in {:.1} s, {} violations",
             format!("{:?}", self.scenario),
             format!("{:?}", self.engine),

@@ -25,23 +25,26 @@ pub(crate) enum Scenario {
     Flushed,
     OldCopyRestored,
     FailedOver,
+    FailedOverConfirmed,
     DiskFull,
     ClockStepped,
     Everything,
 }
 
 use Scenario::{
-    Calm, ClockStepped, ConnectionsReset, Delayed, DiskFull, Everything, FailedOver, Flushed,
-    OldCopyRestored, Partitioned, RepliesLost, SidecarFrozen, SidecarKilled, StoreFrozen, StoreKilled,
-    StoreRestarted,
+    Calm, ClockStepped, ConnectionsReset, Delayed, DiskFull, Everything, FailedOver, FailedOverConfirmed,
+    Flushed, OldCopyRestored, Partitioned, RepliesLost, SidecarFrozen, SidecarKilled, StoreFrozen,
+    StoreKilled, StoreRestarted,
 };
+
+/// What Redis fsyncs each second may be two seconds behind.
+const AFTER: Duration = Duration::from_secs(2);
 
 /// Where each makes sense.
 pub(crate) fn all() -> Vec<(Scenario, Engine)> {
-    let everywhere = [Calm, SidecarKilled, SidecarFrozen, OldCopyRestored, DiskFull];
+    let everywhere = [Calm, SidecarKilled, SidecarFrozen, OldCopyRestored, DiskFull, ClockStepped];
     let servers = [StoreKilled, StoreFrozen, Delayed, Partitioned, RepliesLost, ConnectionsReset, Everything];
-    let mut pairs =
-        vec![(ClockStepped, Engine::Sqlite), (Flushed, Engine::Redis), (FailedOver, Engine::Redis)];
+    let mut pairs = [Flushed, FailedOver, FailedOverConfirmed].map(|one| (one, Engine::Redis)).to_vec();
     pairs.push((StoreRestarted, Engine::Postgres));
     for engine in [Engine::Sqlite, Engine::Redis, Engine::Postgres] {
         pairs.extend(everywhere.map(|scenario| (scenario, engine)));
@@ -57,7 +60,8 @@ impl Scenario {
     pub(crate) fn setup(self, random: &mut Random) -> Setup {
         Setup {
             small_disk: self == DiskFull,
-            replica: self == FailedOver,
+            replica: matches!(self, FailedOver | FailedOverConfirmed),
+            confirmed: self == FailedOverConfirmed,
             fsync_always: self == StoreKilled && random.one_in(2),
         }
     }
@@ -81,12 +85,12 @@ impl World {
         let end = self.recorder.now() + during;
         match self.scenario {
             OldCopyRestored => return self.restore_old_copy(during).await,
-            Flushed | FailedOver => self.pause(400, 1500).await,
+            Flushed | FailedOver | FailedOverConfirmed => self.pause(400, 1500).await,
             _ => {}
         }
         while self.recorder.now() < end {
             self.once().await;
-            if matches!(self.scenario, FailedOver) {
+            if self.setup.replica {
                 return;
             }
             self.pause(100, 700).await;
@@ -123,7 +127,7 @@ impl World {
             RepliesLost => self.misbehave(Mode::HoldReplies).await,
             ConnectionsReset => self.misbehave(Mode::Reset).await,
             Flushed => self.flush(),
-            FailedOver => self.fail_over(),
+            FailedOver | FailedOverConfirmed => self.fail_over().await,
             DiskFull => {
                 block_in_place(|| self.store.fill_disk());
                 self.recorder.fault("disk full");
@@ -147,6 +151,7 @@ impl World {
     async fn kill_sidecar(&mut self) {
         let sidecar = self.random.below(self.fleet.size());
         block_in_place(|| self.fleet.kill(sidecar));
+        self.recorder.killed(sidecar);
         self.recorder.fault(format!("sidecar {sidecar} killed"));
         self.pause(0, 1200).await;
         block_in_place(|| self.fleet.start(sidecar));
@@ -167,8 +172,7 @@ impl World {
         if scenario == StoreKilled {
             block_in_place(|| self.store.kill());
             if self.engine == Engine::Redis && !self.setup.fsync_always {
-                // What is fsynced each second may be two seconds behind.
-                self.recorder.loss(at.saturating_sub(Duration::from_secs(2)), at, self.recorder.now());
+                self.recorder.loss(true, at.saturating_sub(AFTER), at, self.recorder.now());
             }
             self.recorder.fault("store killed");
         } else {
@@ -206,46 +210,60 @@ impl World {
     fn flush(&mut self) {
         let at = self.recorder.now();
         block_in_place(|| self.store.flush());
-        self.recorder.loss(Duration::ZERO, at, self.recorder.now());
+        self.recorder.loss(true, Duration::ZERO, at, self.recorder.now());
         self.recorder.fault("FLUSHALL");
     }
 
-    fn fail_over(&mut self) {
+    /// The primary is killed as soon as it has acknowledged a revocation: one that reached no replica, where nobody waits
+    /// for that; or one that did, because its class says so, and then nothing is excused that was acknowledged.
+    async fn fail_over(&mut self) {
+        let confirmed = self.setup.confirmed;
+        let behind = self.recorder.now();
+        if !confirmed {
+            block_in_place(|| self.store.detach_replica());
+            self.recorder.fault("replica falls behind");
+        }
+        self.recorder.until_revoked(Duration::from_secs(3)).await;
         let at = self.recorder.now();
         block_in_place(|| self.store.fail_over());
-        // Replication is asynchronous; the replica was right behind.
-        self.recorder.loss(at.saturating_sub(Duration::from_secs(1)), at, self.recorder.now());
+        let from = if confirmed { at.saturating_sub(AFTER) } else { behind.saturating_sub(AFTER / 2) };
+        self.recorder.loss(!confirmed, from, at, self.recorder.now());
         self.recorder.fault("primary killed, replica promoted");
     }
 
     async fn restore_old_copy(&mut self, during: Duration) {
-        let copied = self.recorder.now();
+        let copied = self.recorder.now().saturating_sub(AFTER);
         block_in_place(|| self.store.keep_copy());
         self.recorder.fault("store copied");
         tokio::time::sleep(during.mul_f64(0.6)).await;
         self.pause(0, 500).await;
         let at = self.recorder.now();
         block_in_place(|| self.store.put_copy_back());
-        self.recorder.loss(copied, at, self.recorder.now() + Duration::from_millis(200));
+        self.recorder.loss(true, copied, at, self.recorder.now() + Duration::from_millis(200));
         self.recorder.fault("old copy in place");
         tokio::time::sleep(during.mul_f64(0.4)).await;
     }
 
-    /// An hour, either way, as all processes of one machine see it; and back.
+    /// An hour, either way, and back: for all processes of one machine, or for one sidecar of a fleet.
     async fn step_clock(&mut self) {
         let hour = Duration::from_secs(3600);
         let ahead = self.random.one_in(2);
-        self.step(|hand| if ahead { hand.wall().after(hour) } else { hand.wall().before(hour) });
-        self.recorder.fault(if ahead { "clock an hour ahead" } else { "clock an hour back" });
+        let all = self.engine == Engine::Sqlite || self.random.one_in(3);
+        let alone = (!all).then(|| self.random.below(self.hands.len()));
+        self.step(alone, |hand| if ahead { hand.wall().after(hour) } else { hand.wall().before(hour) });
+        let whose = alone.map_or_else(|| "all clocks".to_owned(), |one| format!("sidecar {one}'s clock"));
+        self.recorder.fault(format!("{whose} an hour {}", if ahead { "ahead" } else { "back" }));
         self.pause(200, 900).await;
-        self.step(|hand| if ahead { hand.wall().before(hour) } else { hand.wall().after(hour) });
+        self.step(alone, |hand| if ahead { hand.wall().before(hour) } else { hand.wall().after(hour) });
         self.recorder.fault("clock right again");
     }
 
-    fn step(&self, to: impl Fn(&ManualClock) -> countersign::clock::Timestamp) {
+    fn step(&self, alone: Option<usize>, to: impl Fn(&ManualClock) -> countersign::clock::Timestamp) {
         self.recorder.step();
-        for hand in self.hands.iter() {
-            hand.step_wall_to(to(hand));
+        for (number, hand) in self.hands.iter().enumerate() {
+            if alone.is_none_or(|one| one == number) {
+                hand.step_wall_to(to(hand));
+            }
         }
         self.recorder.step();
     }

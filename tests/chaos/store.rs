@@ -2,6 +2,7 @@
 
 use crate::engines::{Postgres, PostgresOptions, Redis, RedisOptions, fresh_namespace};
 use crate::proxy::{Mode, Proxy};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ pub(crate) struct Setup {
     pub(crate) small_disk: bool,
     /// Redis: with a replica.
     pub(crate) replica: bool,
+    /// Redis: a write is acknowledged when the replica has it.
+    pub(crate) confirmed: bool,
     /// Redis: each write is on disk before it is answered.
     pub(crate) fsync_always: bool,
 }
@@ -28,6 +31,7 @@ pub(crate) struct Setup {
 pub(crate) struct Store {
     server: Server,
     proxies: Vec<Proxy>,
+    setup: Setup,
     namespace: String,
     copy: Option<TempDir>,
     // Unmounted before the directory below it goes.
@@ -53,14 +57,16 @@ impl Store {
                 proxies.push(Proxy::start(port).await);
             }
         }
-        Some(Self { server, proxies, namespace: fresh_namespace(), copy: None, disk, directory })
+        let namespace = fresh_namespace();
+        Some(Self { server, proxies, setup, namespace, copy: None, disk, directory })
     }
 
     /// The sidecar's `store` section.
     pub(crate) fn section(&self, sidecar: usize) -> String {
         let port = self.proxies.get(sidecar).map_or(0, Proxy::port);
+        let durability = if self.setup.confirmed { "replicated:1" } else { "acknowledged" };
         let common = format!(
-            "  namespace: {}\n  durability: acknowledged\n  migrate: true\n  answer_within: 2s\n  connections: 4\n",
+            "  namespace: {}\n  durability: {durability}\n  migrate: true\n  answer_within: 1s\n  connections: 4\n",
             self.namespace
         );
         match &self.server {
@@ -197,6 +203,17 @@ impl Store {
             proxy.point_to(successor.port());
         }
         *primary = successor;
+        if self.setup.confirmed {
+            // Without one no write would be confirmed any more.
+            *replica = Some(replica_of(primary));
+        }
+    }
+
+    /// From here on the replica hears of nothing.
+    pub(crate) fn detach_replica(&self) {
+        if let Server::Redis { replica: Some(replica), .. } = &self.server {
+            assert_eq!(replica.command("REPLICAOF NO ONE"), "+OK");
+        }
     }
 
     pub(crate) fn fill_disk(&self) {
@@ -261,16 +278,7 @@ impl Server {
                     arguments.extend(["--appendfsync".to_owned(), "always".to_owned()]);
                 }
                 let primary = Redis::with(RedisOptions { arguments });
-                let replica = setup.replica.then(|| {
-                    let of = ["--replicaof".to_owned(), format!("127.0.0.1 {}", primary.port())];
-                    let replica = Redis::with(RedisOptions { arguments: of.to_vec() });
-                    let deadline = Instant::now() + Duration::from_secs(10);
-                    while primary.command("WAIT 1 100") != ":1" {
-                        assert!(Instant::now() < deadline, "the replica follows");
-                        std::thread::sleep(Duration::from_millis(20));
-                    }
-                    replica
-                });
+                let replica = setup.replica.then(|| replica_of(&primary));
                 Self::Redis { primary, replica }
             }
             Engine::Postgres => Self::Postgres(Postgres::with(PostgresOptions::default())),
@@ -304,6 +312,18 @@ impl Server {
     }
 }
 
+/// One that follows it, and has caught up.
+fn replica_of(primary: &Redis) -> Redis {
+    let of = ["--replicaof".to_owned(), format!("127.0.0.1 {}", primary.port())];
+    let replica = Redis::with(RedisOptions { arguments: of.to_vec() });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while primary.command("WAIT 1 100") != ":1" {
+        assert!(Instant::now() < deadline, "the replica follows");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    replica
+}
+
 /// A small file system of its own over a directory, with the directory's files. Only root can have one.
 struct SmallDisk {
     directory: PathBuf,
@@ -318,6 +338,12 @@ impl SmallDisk {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(directory);
         if !mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+            // Never silently left out where it is expected to work.
+            let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+            assert!(
+                !is_root || std::env::var_os("CHAOS_WITHOUT_MOUNT").is_some(),
+                "a small disk can't be mounted; CHAOS_WITHOUT_MOUNT=1 leaves out the rounds that fill it"
+            );
             return None;
         }
         run(Command::new("cp").arg("-a").arg(aside.path().join(".")).arg(directory));

@@ -10,7 +10,8 @@ const SOON: Duration = Duration::from_millis(300);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_forgets_freezes_ends_and_goes_back_in_time() {
-    let mut store = Store::start(Engine::Redis, Setup::default(), 1).await.unwrap();
+    let setup = Setup { fsync_always: true, ..Setup::default() };
+    let mut store = Store::start(Engine::Redis, setup, 1).await.unwrap();
     assert_eq!(store.ask("SET a 1"), "+OK");
     store.keep_copy();
     assert_eq!(store.ask("SET b 1"), "+OK");
@@ -33,9 +34,12 @@ async fn a_redis_s_replica_takes_over_with_what_it_has() {
     let setup = Setup { replica: true, ..Setup::default() };
     let mut store = Store::start(Engine::Redis, setup, 1).await.unwrap();
     assert_eq!(store.ask("SET a 1"), "+OK");
-    tokio::time::sleep(SOON).await;
+    while store.ask("WAIT 1 100") != ":1" {}
+    store.detach_replica();
+    assert_eq!(store.ask("SET late 1"), "+OK", "acknowledged, and nowhere else");
     store.fail_over();
     assert_eq!(store.ask("EXISTS a"), ":1");
+    assert_eq!(store.ask("EXISTS late"), ":0", "lost with the primary");
     assert_eq!(store.ask("SET b 1"), "+OK", "no replica any more");
     let mut through = TcpStream::connect(("127.0.0.1", store.proxies()[0].port())).await.unwrap();
     through.write_all(b"EXISTS a\r\n").await.unwrap();

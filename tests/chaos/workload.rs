@@ -23,8 +23,8 @@ struct Held {
     /// When the refresh token was got, and when it was first presented.
     since: Duration,
     presented: Option<Duration>,
-    /// The refresh token before it, and when it was exchanged.
-    used: Option<(Token, Duration)>,
+    /// The refresh tokens before it, and when each was exchanged.
+    used: Vec<(Token, Duration)>,
     /// Once the session is over: what its end was told with.
     ended: Option<Option<Revision>>,
 }
@@ -53,6 +53,24 @@ impl User {
         self
     }
 
+    /// One who keeps a session, refreshes it whenever it can be, alone or from many tabs, and is robbed now and then.
+    pub(crate) async fn keep(mut self, stop: CancellationToken) -> Self {
+        while !stop.is_cancelled() {
+            if self.held.iter().all(|held| held.ended.is_some()) {
+                self.login_under("shop").await;
+            }
+            match self.random.below(60) {
+                0 => self.replay().await,
+                1..=9 => self.verify().await,
+                10..=14 => self.refresh(16).await,
+                _ => self.refresh(1).await,
+            }
+            let pause = self.random.millis(0, 20);
+            tokio::time::sleep(pause).await;
+        }
+        self
+    }
+
     async fn act(&mut self) {
         let live = self.held.iter().filter(|held| held.ended.is_none()).count();
         if live < DEVICES && (live == 0 || self.random.one_in(4)) {
@@ -65,7 +83,7 @@ impl User {
             158..=164 => self.update().await,
             165..=175 => self.revoke_one().await,
             176..=178 => self.revoke_subject().await,
-            179 if self.random.one_in(3) => self.revoke_issuer().await,
+            179 if self.random.one_in(12) => self.revoke_issuer().await,
             179..=191 => self.replay().await,
             _ => self.race().await,
         }
@@ -93,8 +111,12 @@ impl User {
     }
 
     async fn login(&mut self) {
-        let sidecar = self.sidecar();
         let policy = if self.random.one_in(4) { "bank" } else { "shop" };
+        self.login_under(policy).await;
+    }
+
+    async fn login_under(&mut self, policy: &str) {
+        let sidecar = self.sidecar();
         let Some((no, id, Given { access, refresh })) =
             self.client.login(sidecar, &self.subject, policy).await
         else {
@@ -102,7 +124,16 @@ impl User {
         };
         let since = self.client.now();
         let access = vec![access];
-        self.held.push(Held { no, id, access, refresh, since, presented: None, used: None, ended: None });
+        self.held.push(Held {
+            no,
+            id,
+            access,
+            refresh,
+            since,
+            presented: None,
+            used: Vec::new(),
+            ended: None,
+        });
     }
 
     /// Verifies one token somewhere; those of sessions that are over more often.
@@ -172,19 +203,20 @@ impl User {
         }
         let (Some(new), Some(old)) = (given.refresh, &held.refresh) else { return };
         if new.text != old.text {
-            held.used = held.refresh.replace(new).map(|old| (old, now));
+            held.used.extend(held.refresh.replace(new).map(|old| (old, now)));
             held.since = now;
         }
     }
 
-    /// A thief: the token before the current one, when grace is over.
+    /// A thief: a token before the current one, when its grace is over.
     async fn replay(&mut self) {
         let now = self.client.now();
         let stale = |held: &Held| {
-            held.ended.is_none() && held.used.as_ref().is_some_and(|(_, at)| now > *at + GRACE + GRACE / 4)
+            let stale = held.used.iter().rfind(|(_, at)| now > *at + GRACE + GRACE / 4);
+            stale.filter(|_| held.ended.is_none()).map(|(token, _)| token.clone())
         };
-        let Some(at) = self.held.iter().position(stale) else { return };
-        let Some((token, _)) = self.held[at].used.clone() else { return };
+        let found = self.held.iter().enumerate().find_map(|(at, held)| Some((at, stale(held)?)));
+        let Some((at, token)) = found else { return };
         let (sidecar, no) = (self.sidecar(), self.held[at].no);
         let (answer, _) = self.client.refresh(sidecar, no, &token).await;
         if matches!(answer, Answer::Denied(_)) {

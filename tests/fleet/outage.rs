@@ -52,7 +52,7 @@ async fn without_the_store_jwts_are_verified_up_to_the_bound_and_none_past_it(mu
         killed.elapsed()
     );
     eventually("past the bound", || async { answers(&two, &warm.access_token).await == too_stale() }).await;
-    assert!(killed.elapsed() >= Duration::from_millis(1900), "and not before: {:?}", killed.elapsed());
+    assert!(killed.elapsed() >= Duration::from_secs(1), "and not before: {:?}", killed.elapsed());
     store.restart();
     eventually("verified again", || async { answers(&two, &warm.access_token).await.is_ok() }).await;
     eventually("refreshed again", || async { one.refresh(&cold.refresh_token).await.is_ok() }).await;

@@ -115,7 +115,7 @@ async fn changed_attributes_make_older_tokens_stale_everywhere(store: Store) {
 }
 
 async fn ten_sidecars_may_create_the_namespace_at_once(store: Store) {
-    let policies = "    medium: {preset: medium, staleness_bound: 2s}\n";
+    let policies = "    medium: {preset: medium, staleness_bound: 5s}\n";
     let text = store.config(policies, ", migrate: true");
     let starts = (0..10).map(|_| async {
         let home = store.home.path("");

@@ -300,11 +300,11 @@ pub(crate) fn assert_denied<T: std::fmt::Debug>(result: Result<T, Status>, reaso
     assert_refused(result, Code::Unauthenticated, reason, action);
 }
 
-/// Waits until something holds, at most five seconds.
+/// Waits until something holds, at most twenty seconds.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while !holds().await {
-        assert!(tokio::time::Instant::now() < deadline, "in five seconds: {what}");
+        assert!(tokio::time::Instant::now() < deadline, "in twenty seconds: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -82,8 +82,13 @@ fn broken(index: &Index<'_>, cut: &Cut, call: &Call) -> Option<Rule> {
             index.kind(token) == Kind::Access && made.ended < by.span.began && of_its_time
         }
     };
-    let excused =
-        index.lost(by.span.ended, call.span.ended).is_some_and(|loss| call.span.began <= loss.healed_by);
+    // Who answered OK holds it, whatever the store loses. What was only read may not have been written for good.
+    let acknowledged = !matches!(by.what, What::Verify { .. });
+    let holds = call.sidecar == by.sidecar && !index.forgot(by.sidecar, by.span.began, call.span.ended);
+    let excused = !holds
+        && index
+            .lost(by.span.ended, acknowledged, call.span.ended)
+            .is_some_and(|loss| call.span.began <= loss.healed_by);
     if !hit || excused {
         return None;
     }

@@ -2,7 +2,7 @@
 
 use super::cuts::spares;
 use super::{Index, Rule, STAMP, Violation};
-use crate::history::{Answer, Call, Kind, SessionNo, Target, TokenNo, What};
+use crate::history::{Answer, Call, Kind, Loss, SessionNo, Target, TokenNo, What};
 use std::time::Duration;
 
 pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
@@ -64,7 +64,7 @@ fn may_be_dead(index: &Index<'_>, session: SessionNo, token: Option<TokenNo>, de
         hits && call.span.began < denied.span.ended
     });
     // The session itself was written after what the store went back to.
-    let forgotten = index.lost(opened.ended, denied.span.ended).is_some();
+    let forgotten = index.lost(opened.ended, true, denied.span.ended).is_some();
     revoked || forgotten || misused(index, session, denied.span.ended)
 }
 
@@ -76,7 +76,9 @@ fn misused(index: &Index<'_>, session: SessionNo, before: Duration) -> bool {
         .filter_map(|(_, call)| {
             let What::Refresh { token } = call.what else { return None };
             let Kind::Refresh { generation } = index.kind(token) else { return None };
-            (call.span.began < before).then_some((generation, call.span))
+            // One that comes back itself was not exchanged.
+            let young = call.answer == Answer::Refreshed { generation };
+            (call.span.began < before && !young).then_some((generation, call.span))
         })
         .collect();
     presented.iter().enumerate().any(|(this, (generation, span))| {
@@ -98,5 +100,6 @@ fn may_be_stale(index: &Index<'_>, session: SessionNo, token: TokenNo, denied: &
             && latest(call) > made.began
     });
     // A version given back is above the one a store that lost it mints by.
-    changed || index.history.losses.iter().any(|loss| loss.at <= denied.span.ended)
+    let while_lost = |loss: &Loss| loss.at <= denied.span.ended && denied.span.began <= loss.healed_by;
+    changed || index.history.losses.iter().any(while_lost)
 }

@@ -1,4 +1,4 @@
-//! Judges a whole history, offline, by the rules that must always hold (DESIGN.md, rules 1, 2, 6, 7, 8).
+//! Judges a whole history, offline, by the rules that must always hold (ARCHITECTURE.md: 1, 2, 6, 7 and 8).
 //!
 //! Everything is inferred from what clients saw: a call takes effect somewhere between its beginning and its end, or, if
 //! no answer came, at any time after it began. Only what contradicts every such order is a violation.
@@ -44,6 +44,15 @@ pub(crate) enum Rule {
     NotRecovered,
 }
 
+impl Rule {
+    fn is_about_a_cause(self) -> bool {
+        matches!(
+            self,
+            Self::DiedWithoutCause | Self::StaleWithoutCause | Self::Successors | Self::NotRecovered
+        )
+    }
+}
+
 /// A broken rule, with the calls that show it.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
@@ -77,9 +86,10 @@ pub(crate) fn explain(history: &History, violation: &Violation) -> String {
     if let Some(session) = session {
         let opened = |call: &Call| call.answer == Answer::Opened(session);
         shown.extend(history.calls.iter().position(opened));
-        // What touched the session just before and after each of them.
+        // Two calls show by themselves that one came too late. Where a cause is missing, what touched the session just before
+        // and after each of them shows that it is.
         let touching = index.of_session.get(&session).map(Vec::as_slice).unwrap_or_default();
-        for number in &violation.calls {
+        for number in violation.calls.iter().filter(|_| violation.rule.is_about_a_cause()) {
             let at = touching.partition_point(|other| other < number);
             shown.extend(&touching[at.saturating_sub(6)..(at + 3).min(touching.len())]);
         }
@@ -163,8 +173,18 @@ impl<'a> Index<'a> {
     }
 
     /// A write that ended then may have been undone before `by`.
-    fn lost(&self, written: Duration, by: Duration) -> Option<Loss> {
-        let losses = &self.history.losses;
-        losses.iter().find(|loss| loss.from <= written && written <= loss.until && loss.at <= by).copied()
+    fn lost(&self, written: Duration, acknowledged: bool, by: Duration) -> Option<Loss> {
+        let fits = |loss: &&Loss| {
+            (loss.acknowledged || !acknowledged)
+                && (loss.from..=loss.until).contains(&written)
+                && loss.at <= by
+        };
+        // The one that was made good last.
+        self.history.losses.iter().filter(fits).max_by_key(|loss| loss.healed_by).copied()
+    }
+
+    /// Whether the sidecar may have forgotten since then what it knew.
+    fn forgot(&self, sidecar: usize, since: Duration, by: Duration) -> bool {
+        self.history.kills.iter().any(|(killed, at)| *killed == sidecar && since <= *at && *at <= by)
     }
 }

@@ -43,7 +43,7 @@ fn renewals<'a>(index: &Index<'a>, session: SessionNo) -> Vec<Renewal<'a>> {
 /// Whether `earlier` shows that the session had moved past what `later` presented, before `later` began.
 fn moved_past(index: &Index<'_>, earlier: &Renewal<'_>, later: &Renewal<'_>) -> bool {
     let known = earlier.call.span.ended;
-    if known >= later.call.span.began || index.lost(known, later.call.span.ended).is_some() {
+    if known >= later.call.span.began || index.lost(known, false, later.call.span.ended).is_some() {
         return false;
     }
     let two_on = earlier.given >= later.presented + 2;

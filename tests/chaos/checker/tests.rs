@@ -133,7 +133,13 @@ fn who_said_revoked_once_says_so_for_good() {
 fn what_the_engine_may_lose_is_excused_until_it_was_given_back() {
     let lost = |from, began| {
         let mut history = opened().revoked(100, Target::Session(ONE));
-        history.losses.push(Loss { from: ms(from), until: ms(120), at: ms(120), healed_by: ms(3000) });
+        history.losses.push(Loss {
+            acknowledged: true,
+            from: ms(from),
+            until: ms(120),
+            at: ms(120),
+            healed_by: ms(3000),
+        });
         history.verified(1, began, How::Fully, Answer::Accepted)
     };
     assert_good(&lost(50, 2000));
@@ -212,10 +218,46 @@ fn nobody_who_keeps_to_the_rules_is_logged_out() {
 #[test]
 fn a_session_that_the_store_lost_with_its_class_may_be_gone() {
     let mut history = opened().verified(0, 500, How::Fully, denied("SESSION_ENDED"));
-    history.losses.push(Loss { from: ms(5), until: ms(100), at: ms(100), healed_by: ms(900) });
+    history.losses.push(Loss {
+        acknowledged: true,
+        from: ms(5),
+        until: ms(100),
+        at: ms(100),
+        healed_by: ms(900),
+    });
     assert_good(&history);
     history.losses[0].from = ms(11);
     assert_breaks(&history, Rule::DiedWithoutCause);
+}
+
+#[test]
+fn a_class_that_holds_what_was_acknowledged_excuses_nothing_that_was() {
+    let mut history = opened().revoked(100, Target::Session(ONE));
+    history.losses.push(Loss {
+        acknowledged: false,
+        from: ms(0),
+        until: ms(120),
+        at: ms(120),
+        healed_by: ms(3000),
+    });
+    assert_good(&history.clone().verified(1, 200, How::Latency, denied("REVOKED")));
+    assert_breaks(&history.verified(1, 2000, How::Fully, Answer::Accepted), Rule::NotFullyConsistent);
+}
+
+#[test]
+fn who_revoked_holds_what_the_store_lost_until_it_is_killed() {
+    let mut history = opened().revoked(100, Target::Session(ONE));
+    history.losses.push(Loss {
+        acknowledged: true,
+        from: ms(50),
+        until: ms(120),
+        at: ms(120),
+        healed_by: ms(3000),
+    });
+    let mut history = history.verified(0, 200, How::Latency, Answer::Accepted);
+    assert_breaks(&history, Rule::RevokedHere);
+    history.kills.push((0, ms(150)));
+    assert_good(&history);
 }
 
 #[test]
