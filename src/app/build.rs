@@ -15,7 +15,7 @@ use crate::grpc::{self, Api, Rpc, serve};
 use crate::keys::KeyRing;
 use crate::ops::{Health, Limits, Metrics, OpsState, Readiness};
 use crate::revocation::{Denylist, Feed, Revoker, denylist, feed};
-use crate::session::{Foundation, Reader, SessionStore, Sessions};
+use crate::session::{Foundation, Purge, Reader, SessionStore, Sessions};
 use crate::store::ServerFault;
 use crate::store::sqlite;
 use crate::verify::{self, CacheSettings, IssuerSettings, SessionReader, SessionTokenSettings, Verifier};
@@ -129,7 +129,7 @@ impl Assembly {
         });
         let parts = Arc::new(grpc::Parts {
             verifier: Arc::new(verifier),
-            sessions: sessions.clone(),
+            sessions,
             revoker: Arc::new(Revoker::new(log, Arc::clone(&denylist))),
             denylist,
             signing: own.as_ref().and_then(|own| own.signing.clone()),
@@ -140,7 +140,9 @@ impl Assembly {
             metrics: Arc::clone(&metrics),
             settings: edge_settings(&config),
         });
-        background_of_rooms(&mut background, own, sessions, &rings, &feed);
+        background_of_rooms(&mut background, own, &rings, &feed);
+        let purge = Purge { store: sessions_store, clock: clock.clone() };
+        background.add(move |cancel| purge.run(cancel));
         if let Some(shared) = &shared {
             let store = Arc::clone(&shared.store);
             background.add(move |cancel| async move { store.listen(cancel).await });
@@ -351,7 +353,6 @@ fn rest(health: &Health, reflection: bool) -> Routes {
 fn background_of_rooms(
     background: &mut Background,
     own: Option<OwnRooms>,
-    sessions: Option<Arc<Sessions>>,
     rings: &[Arc<KeyRing>],
     feed: &Arc<Feed>,
 ) {
@@ -367,9 +368,6 @@ fn background_of_rooms(
     }
     if let Some(handles) = handles {
         background.add(move |cancel| handles.run(cancel));
-    }
-    if let Some(sessions) = sessions {
-        background.add(move |cancel| sessions.run(cancel));
     }
 }
 

@@ -93,7 +93,7 @@ fn parse(text: &str) -> Result<Targets, TelemetryError> {
                 if target.is_empty() {
                     return Err(wrong());
                 }
-                let deepest = if is_ours(target) { LevelFilter::TRACE } else { LevelFilter::DEBUG };
+                let deepest = deepest(target);
                 named.push((target, level(text.trim()).ok_or_else(wrong)?.min(deepest)));
             }
         }
@@ -118,6 +118,17 @@ impl Write for Escaping<'_, '_> {
         text.chars().try_for_each(|c| {
             if c.is_control() { write!(self.0, "{}", c.escape_default()) } else { self.0.write_char(c) }
         })
+    }
+}
+
+/// What others log is not ours to redact: tokio-postgres tells at debug the values that a statement is given.
+fn deepest(target: &str) -> LevelFilter {
+    if is_ours(target) {
+        LevelFilter::TRACE
+    } else if target.starts_with("tokio_postgres") {
+        LevelFilter::INFO
+    } else {
+        LevelFilter::DEBUG
     }
 }
 

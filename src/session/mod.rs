@@ -24,6 +24,7 @@ pub use live::SessionPage;
 pub use login::Login;
 pub use mint::Tokens;
 pub use policy::{Policies, Policy};
+pub use purge::Purge;
 pub use reading::{Found, Live, Reader};
 pub use record::{Attributes, Device, SessionRecord};
 pub use refresh::Renewed;

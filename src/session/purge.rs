@@ -1,6 +1,8 @@
-//! Forgetting sessions that are over.
+//! Forgetting what is over: sessions, stamps and entries of the revocation log. Every sidecar does its share, whether or not
+//! it serves sessions, or a fleet that only revokes foreign tokens would fill its store.
 
-use crate::session::sessions::Sessions;
+use crate::clock::Clock;
+use crate::session::store::SessionStore;
 use crate::token::random_bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +14,18 @@ const BATCH: u32 = 500;
 /// Kept this much longer than the earlier of two clocks asks, because other sidecars' clocks differ.
 const SLACK: Duration = Duration::from_secs(120);
 
-impl Sessions {
+/// Purges one store.
+pub struct Purge {
+    /// Whose.
+    pub store: Arc<dyn SessionStore>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+impl Purge {
     /// Purges what is over, about every minute until cancelled. Several sidecars on one store may do so at once. A
     /// store that fails is tried again a minute later; a streak of failures is logged once.
-    pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
+    pub async fn run(self, cancel: CancellationToken) {
         let mut failing = false;
         while cancel.run_until_cancelled(tokio::time::sleep(jittered())).await.is_some() {
             let Some(purged) = cancel.run_until_cancelled(self.purge()).await else { return };
@@ -23,12 +33,12 @@ impl Sessions {
                 Ok(0) => failing = false,
                 Ok(records) => {
                     failing = false;
-                    tracing::debug!(records, "purged sessions that were over");
+                    tracing::debug!(records, "purged what was over");
                 }
                 Err(error) => {
                     if !failing {
                         let cause = std::error::Error::source(&error).map(ToString::to_string);
-                        tracing::warn!(%error, cause, "sessions can't be purged");
+                        tracing::warn!(%error, cause, "the store can't be purged");
                     }
                     failing = true;
                 }

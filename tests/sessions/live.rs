@@ -149,7 +149,7 @@ async fn what_is_over_is_purged_and_what_lives_is_not() {
     let bank = world.login_under("bank").await.record.unwrap().id;
     let shop = alice(&world).await.record.unwrap().id;
     world.hands.advance(Duration::from_secs(7200 + 300));
-    world.sessions.purge().await.unwrap();
+    world.purge().purge().await.unwrap();
     assert!(world.store.find_now(bank).await.is_none());
     assert!(world.store.find_now(shop).await.is_some());
 }
@@ -159,7 +159,7 @@ async fn a_store_that_can_t_be_purged_is_asked_again_a_minute_later_until_cancel
     let world = shop();
     world.store.take_down();
     let cancel = CancellationToken::new();
-    let purging = tokio::spawn(std::sync::Arc::clone(&world.sessions).run(cancel.clone()));
+    let purging = tokio::spawn(world.purge().run(cancel.clone()));
     tokio::time::sleep(10 * MINUTE).await;
     assert!((8..=13).contains(&world.store.purges()), "{}", world.store.purges());
     cancel.cancel();

@@ -8,7 +8,7 @@ use countersign::keys::{HandleKeys, HandleKind, KeyFile, NewKey, SigningAlgorith
 use countersign::revocation::denylist::Settings;
 use countersign::revocation::{Denial, DenialKey, Denylist, Draft, Marks, RevocationLog};
 use countersign::session::policy::{Overrides, Preset};
-use countersign::session::{Foundation, Login, Opened, Policies, Policy, Reader, Sessions, Tokens};
+use countersign::session::{Foundation, Login, Opened, Policies, Policy, Purge, Reader, Sessions, Tokens};
 use countersign::store::sqlite::SqliteStore;
 use countersign::token::SessionId;
 use jsonwebtoken::jwk::JwkSet;
@@ -57,6 +57,10 @@ pub(crate) fn claims_of(token: &str) -> String {
 }
 
 impl World {
+    pub(crate) fn purge(&self) -> Purge {
+        Purge { store: Arc::clone(&self.store) as _, clock: self.clock.clone() }
+    }
+
     /// The first policy is the default.
     pub(crate) fn with(policies: Vec<Policy>) -> Self {
         let directory = tempfile::tempdir().unwrap();

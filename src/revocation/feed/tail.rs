@@ -1,6 +1,7 @@
 //! The feed's loop: read, insert, advance, rest; and the resync.
 
 use super::{Feed, ResyncCause};
+use crate::clock::Timestamp;
 use crate::revocation::denylist::{Denylist, Full, Reading};
 use crate::revocation::entry::Entry;
 use crate::revocation::log::{Page, StoreError};
@@ -22,6 +23,9 @@ pub(super) struct Tail {
     due: Option<ResyncCause>,
     /// Nothing is confirmed before this, on the clock's elapsed time.
     settling_until: Option<Duration>,
+    /// The epoch that was found young: its holders are given time once, or a store's clock that was set back meanwhile
+    /// would let it stay young.
+    settled_for: Option<u64>,
     /// The log could not be given what it lost; it is tried again then.
     owed_from: Option<Duration>,
     /// Callers' resyncs begin no sooner.
@@ -86,7 +90,7 @@ impl Feed {
             self.pause(self.settings.resync_jitter).await;
             return Ok(Step::MoreToRead);
         }
-        insert_all(&self.denylist, &page.entries)?;
+        self.insert_all(&self.denylist, &page.entries)?;
         let at_head = advance(&mut tail.cursor, &page)?;
         if !at_head {
             return Ok(Step::MoreToRead);
@@ -165,13 +169,26 @@ impl Feed {
             if restarted(*cursor, &page) {
                 return Err(Fault::Moved);
             }
-            *whole = insert_all(&self.denylist, &page.entries).and(*whole);
+            *whole = self.insert_all(&self.denylist, &page.entries).and(*whole);
             // What finds no room here may be given back once too often, which changes nothing.
-            let _ = insert_all(logged, &page.entries);
+            let _ = self.insert_all(logged, &page.entries);
             if advance(cursor, &page)? {
                 return Ok(AtHead { reading, head: page.head, epoch_age: page.epoch_age });
             }
         }
+    }
+
+    /// All that is alive, even past one that does not fit: what fits is in force. What a store has not purged yet takes no
+    /// room.
+    fn insert_all(&self, denylist: &Denylist, entries: &[Entry]) -> Result<(), Full> {
+        let by = self.dead_by();
+        let alive = entries.iter().filter(|entry| entry.expires_at > by);
+        alive.fold(Ok(()), |result, entry| denylist.insert(entry).and(result))
+    }
+
+    /// What expires by then is dead by any clock.
+    fn dead_by(&self) -> Timestamp {
+        self.clock.now().purging.before(self.denylist.settings().slack)
     }
 
     /// Gives back what of the batch is alive and not in the log; whether the log may have grown by it.
@@ -180,7 +197,7 @@ impl Feed {
     /// not hold up the resync: what is owed is tried again later.
     async fn give_back(&self, batch: &[Entry], logged: &Denylist, tail: &mut Tail) -> bool {
         // As long as it is held here: where the clock is behind ours, what it denies is not dead yet.
-        let by = self.clock.now().purging.before(self.denylist.settings().slack);
+        let by = self.dead_by();
         let lost = |entry: &&Entry| entry.expires_at > by && !logged.holds(entry);
         let lost: Vec<Entry> = batch.iter().filter(lost).copied().collect();
         let count = lost.len();
@@ -222,7 +239,8 @@ impl Feed {
     }
 
     fn confirm(&self, tail: &mut Tail, AtHead { reading, head, epoch_age }: AtHead) {
-        if epoch_age < self.settings.settle {
+        if epoch_age < self.settings.settle && tail.settled_for != Some(head.epoch) {
+            tail.settled_for = Some(head.epoch);
             // Whoever starts now can't know what the epoch before this one held; those who do are giving it back.
             let until = self.elapsed().saturating_add(self.settings.settle - epoch_age);
             tail.settling_until = tail.settling_until.max(Some(until));
@@ -315,13 +333,4 @@ fn advance(cursor: &mut Option<Revision>, page: &Page) -> Result<bool, Fault> {
     }
     *cursor = Some(page.cursor);
     Ok(at_head)
-}
-
-fn insert_all(denylist: &Denylist, entries: &[Entry]) -> Result<(), Full> {
-    // All of them, even past one that does not fit: what fits is in force.
-    let mut result = Ok(());
-    for entry in entries {
-        result = denylist.insert(entry).and(result);
-    }
-    result
 }
