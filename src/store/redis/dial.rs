@@ -84,7 +84,7 @@ impl Dialler {
             credentials = credentials.set_password(read_password(path).await?.as_str());
         }
         let told = |error| self.fault(error);
-        let client = Client::open(self.info.clone().set_redis_settings(credentials)).map_err(told)?;
+        let client = Client::open(self.info().await.set_redis_settings(credentials)).map_err(told)?;
         // Calls and this attempt have bounds of their own.
         let bounds = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let connected = client.get_multiplexed_async_connection_with_config(&bounds).await;
@@ -97,9 +97,28 @@ impl Dialler {
         Ok(Link { connection, server: Arc::new(server), number })
     }
 
+    /// Where to, with the TLS files as they are now; as they were, where that can't be read.
+    async fn info(&self) -> ConnectionInfo {
+        if !self.address.tls {
+            return self.info.clone();
+        }
+        let (address, access) = (self.address.clone(), self.access.clone());
+        match tokio::task::spawn_blocking(move || connection_info(&address, &access)).await {
+            Ok(Ok(info)) => info,
+            Ok(Err(fault)) => {
+                tracing::warn!(
+                    error = &fault as &dyn std::error::Error,
+                    "the store's TLS files can't be used"
+                );
+                self.info.clone()
+            }
+            Err(_) => self.info.clone(),
+        }
+    }
+
     async fn greet(&self, connection: &mut MultiplexedConnection) -> Result<Server, ServerFault> {
         let mut texts = Vec::new();
-        for section in ["server", "replication"] {
+        for section in ["server", "replication", "persistence"] {
             let text = Cmd::new().arg("INFO").arg(section).query_async::<String>(connection).await;
             texts.push(text.map_err(|error| self.fault(error))?);
         }
@@ -107,6 +126,10 @@ impl Dialler {
         let says = |name: &str| line(&info, name);
         if says("role") != Some("master") {
             return Err(ServerFault::NotPrimary { server: self.address.server() });
+        }
+        if says("loading") == Some("1") {
+            // It answers this, and nothing that would be asked of it.
+            return Err(self.unreachable("it is still loading its data".into()));
         }
         // Valkey tells the version of Redis that it stands for as well, and stopped at 7.2.4.
         let product = if says("valkey_version").is_some() { "Valkey" } else { "Redis" };

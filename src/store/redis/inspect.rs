@@ -38,6 +38,12 @@ async fn look(dialler: &Dialler, link: &mut Link, key: &str) -> Result<Option<Se
     let told = |error| dialler.fault(error);
     let probe = Call { script: &PROBE, key, arguments: Vec::new() };
     run(link, &probe).await.map_err(told)?;
+    // Scripts can't; answered at once.
+    match dialler.access.durability {
+        Durability::Acknowledged => {}
+        Durability::Replicated(_) => drop(ask(link, &["WAIT", "0", "1"]).await.map_err(told)?),
+        Durability::Fsynced => drop(ask(link, &["WAITAOF", "0", "0", "1"]).await.map_err(told)?),
+    }
     check_namespace(dialler, link, key).await?;
     let mut values = Vec::new();
     for name in
@@ -108,12 +114,19 @@ fn warnings(settings: &Settings, server: &Server, durability: Durability) -> Vec
             "what came after its last snapshot when it restarts"
         };
         warnings.push(format!("the server loses {lost}: set `appendonly yes`"));
-    } else if settings.appendfsync != "always" && durability != Durability::Fsynced {
-        let lost = if settings.appendfsync == "everysec" { "a second or two" } else { "half a minute" };
-        warnings.push(format!(
-            "a crash of the server's machine loses the last {lost}: set `appendfsync always`, or \
-             `durability: fsynced` here (Redis 7.2)"
-        ));
+    } else if settings.appendfsync != "always" {
+        warnings.push(match durability {
+            Durability::Fsynced => format!(
+                "`appendfsync {}` writes to the disk now and then, and `durability: fsynced` waits for that: many \
+                 writes will come too late and fail; set `appendfsync always`",
+                settings.appendfsync
+            ),
+            Durability::Acknowledged | Durability::Replicated(_) => {
+                let lost =
+                    if settings.appendfsync == "everysec" { "a second or two" } else { "half a minute" };
+                format!("a crash of the server's machine loses the last {lost}: set `appendfsync always`")
+            }
+        });
     }
     if settings.policy.starts_with("allkeys-") && settings.maxmemory != "0" {
         warnings.push(format!(

@@ -105,7 +105,7 @@ impl Shop {
         &self.dialler.access
     }
 
-    /// The five arguments that each script takes, and its own.
+    /// The five arguments that each script takes, and its own. `waited`: its write is waited for.
     fn call(
         &self,
         script: &'static Source,
@@ -113,10 +113,10 @@ impl Shop {
         link: &Link,
         now: Timestamp,
         absent: Absent,
+        waited: bool,
     ) -> Result<Call<'_>, RedisError> {
         let no_epoch = |_| RedisError::from((ErrorKind::Client, "no randomness for an epoch"));
         let fresh = random_bytes().map(u64::from_be_bytes).map_err(no_epoch)?;
-        let durable = self.access().durability != Durability::Acknowledged;
         let common =
             Arguments::default().text(&link.server.run_id).text(&hexadecimal(fresh)).text(match absent {
                 Absent::Refuse => "refuse",
@@ -127,7 +127,7 @@ impl Shop {
             JudgeBy::Store => common.nothing(),
             JudgeBy::Caller => common.at(now),
         };
-        let common = common.flag(durable);
+        let common = common.flag(waited);
         let arguments = common.iter().chain(own.iter()).map(<[u8]>::to_vec).collect();
         Ok(Call { script, key: &self.key, arguments })
     }
@@ -150,7 +150,7 @@ impl Shop {
     ) -> Result<Reply, StoreError> {
         let absent = self.absent();
         let work = async |mut link: Link| {
-            let call = self.call(script, &own, &link, now, absent)?;
+            let call = self.call(script, &own, &link, now, absent, false)?;
             run(&mut link, &call).await
         };
         let answer = self.reads.ask(work).await?;
@@ -169,7 +169,7 @@ impl Shop {
         let Some(wait) = self.wait() else { return self.ask(script, own, now, place).await };
         let absent = self.absent();
         let work = async |mut link: Link| {
-            let call = self.call(script, &own, &link, now, absent)?;
+            let call = self.call(script, &own, &link, now, absent, true)?;
             run_and_wait(&mut link, &call, &wait).await
         };
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.writes.len().max(1);
@@ -379,8 +379,8 @@ impl Shared for RedisStore {
     async fn migrate(&self) -> Result<Migration, ServerFault> {
         let shop = &self.0;
         let mut link = shop.dialler.dial().await?;
-        let call =
-            shop.call(&script::MIGRATE, &Arguments::default(), &link, Timestamp::default(), Absent::BeginOld);
+        let (own, now) = (Arguments::default(), Timestamp::default());
+        let call = shop.call(&script::MIGRATE, &own, &link, now, Absent::BeginOld, false);
         let call = call.map_err(|error| shop.dialler.fault(error))?;
         let late = |_| RedisError::from((ErrorKind::Io, "no answer in time"));
         let answered = tokio::time::timeout(shop.access().answer_within, run(&mut link, &call)).await;

@@ -49,8 +49,7 @@ impl Watch {
         let mut failures = 0_u32;
         loop {
             if let Ok(mut link) = dialler.dial().await {
-                failures = 0;
-                if let Err(error) = self.follow(dialler, &mut link, key).await {
+                if let Err(error) = self.follow(dialler, &mut link, key, &mut failures).await {
                     tracing::debug!(error = &error as &dyn std::error::Error, "the store's hints stopped");
                 }
             }
@@ -61,7 +60,13 @@ impl Watch {
         }
     }
 
-    async fn follow(&self, dialler: &Dialler, link: &mut Link, key: &str) -> Result<(), RedisError> {
+    async fn follow(
+        &self,
+        dialler: &Dialler,
+        link: &mut Link,
+        key: &str,
+        failures: &mut u32,
+    ) -> Result<(), RedisError> {
         let within = BLOCK + dialler.access.answer_within;
         let late = |_| RedisError::from((redis::ErrorKind::Io, "no answer in time"));
         let mut look = Cmd::new();
@@ -78,6 +83,7 @@ impl Watch {
             wait.arg(format!("{}-0", head.map_or(0, |head| head.seq)));
             let waited = tokio::time::timeout(within, link.connection.send_packed_command(&wait));
             waited.await.map_err(late)??.extract_error()?;
+            *failures = 0;
         }
     }
 }

@@ -103,6 +103,13 @@ local function begin(at, replid)
   call('HSET', HEAD, 'schema', SCHEMA, 'epoch', epoch, 'born', int(born), 'run', RUN, 'replid', replid)
 end
 
+-- The same where the server is another incarnation and the data are whole. A server that takes no writes for now (no memory, no disk,
+-- no replicas) is read all the same, so the epoch follows from what is there: everybody finds the same until it can be written down.
+local function succeed(replid)
+  epoch, born = redis.sha1hex(epoch .. RUN .. replid):sub(1, 16), TIME
+  redis.pcall('HSET', HEAD, 'epoch', epoch, 'born', int(born), 'run', RUN, 'replid', replid)
+end
+
 -- Judges what is there before anything is read or written. A new epoch begins where the server was restarted, promoted or put back, and
 -- where anything was taken from the log.
 local function open()
@@ -132,7 +139,7 @@ local function open()
     begin(TIME, replid)
     rebuild()
   elseif h[4] ~= RUN or h[5] ~= replid then
-    begin(TIME, replid)
+    succeed(replid)
   end
   -- WAIT waits for this connection's last write: a call that finds its work done already must have one, too.
   if DURABLE ~= '' then call('HINCRBY', HEAD, 'waits', 1) end

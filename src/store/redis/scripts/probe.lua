@@ -2,7 +2,7 @@
 local key = KEYS[1] .. 'probe'
 for _, line in ipairs({ { 'INFO', 'replication' }, { 'TIME' }, { 'EXISTS', key }, { 'GET', key }, { 'SET', key, '', 'XX' }, { 'DEL', key },
   { 'HGET', key, 'a' }, { 'HMGET', key, 'a' }, { 'HGETALL', key }, { 'HLEN', key }, { 'HEXISTS', key, 'a' }, { 'HDEL', key, 'a' },
-  { 'XLEN', key }, { 'XRANGE', key, '-', '+' }, { 'XDEL', key, '1-0' }, { 'XADD', key, 'NOMKSTREAM', '1-0', 'a', 'b' },
+  { 'XLEN', key }, { 'XRANGE', key, '-', '+' }, { 'XREAD', 'COUNT', 1, 'STREAMS', key, '0-0' }, { 'XDEL', key, '1-0' }, { 'XADD', key, 'NOMKSTREAM', '1-0', 'a', 'b' },
   { 'ZCARD', key }, { 'ZSCORE', key, 'a' }, { 'ZRANGE', key, 0, -1 }, { 'ZRANGEBYSCORE', key, 0, 1 }, { 'ZREVRANGEBYSCORE', key, 1, 0 },
   { 'ZREM', key, 'a' }, { 'ZADD', key, 'XX', 1, 'a' }, { 'HSET', key, 'a', 'b' }, { 'HINCRBY', key, 'b', 1 }, { 'DEL', key } }) do
   local reply = redis.pcall(unpack(line))

@@ -23,5 +23,6 @@ for _, key in ipairs(oldest(FADING, by)) do
   call('ZREM', FADING, key)
   stamps, gone = stamps - 1, gone + 1
 end
-call('HSET', HEAD, 'live', live, 'stamps', stamps)
+-- A server without memory takes a write once something was deleted, and only then.
+if gone > 0 then call('HSET', HEAD, 'live', live, 'stamps', stamps) end
 return { epoch, seq, gone }

@@ -55,6 +55,34 @@ async fn a_full_server_fails_writes_clearly_and_reads_go_on() {
 }
 
 #[tokio::test]
+async fn a_new_incarnation_that_takes_no_writes_yet_is_read_under_one_new_epoch() {
+    for (refuse, accept) in
+        [("maxmemory 1", "maxmemory 0"), ("min-replicas-to-write 1", "min-replicas-to-write 0")]
+    {
+        let server = Redis::start();
+        let access = settings();
+        let (store, other) = (open(&server, &access), open(&server, &access));
+        let durable = open(&server, &Access { durability: Durability::Replicated(1), ..access });
+        let before = store.append(token_draft(1)).await.unwrap().revision;
+        meddle(&store, "return redis.call('HSET', K .. 'head', 'run', 'another')").await;
+        assert_eq!(server.command(&format!("CONFIG SET {refuse}")), "+OK");
+        let mut epochs = Vec::new();
+        for reader in [&store, &other, &durable, &store] {
+            let page = reader.read_after(Some(before), 10).await.unwrap();
+            assert_eq!((page.restarted, page.entries), (true, vec![token(1)]), "{refuse}");
+            assert!(page.epoch_age < SOON);
+            epochs.push(page.head.epoch);
+        }
+        assert!(!epochs.contains(&before.epoch), "{refuse}");
+        assert_eq!(server.command(&format!("CONFIG SET {accept}")), "+OK");
+        epochs.push(store.append(token_draft(2)).await.unwrap().revision.epoch);
+        epochs.push(other.read_after(None, 10).await.unwrap().head.epoch);
+        epochs.dedup();
+        assert_eq!(epochs.len(), 1, "{refuse}: it stays the same, written down or not");
+    }
+}
+
+#[tokio::test]
 async fn forgotten_scripts_are_sent_again() {
     let server = Redis::start();
     let store = open(&server, &settings());
