@@ -65,7 +65,7 @@ pub(super) const TABLE: &[Key] = &[
     row("store.durability", Text, Value("acknowledged"), "When a write counts as done: `acknowledged` by the server, `replicated:N` to N replicas, `fsynced` to its disk."),
     row("store.migrate", Switch, Value("false"), "Whether a sidecar creates or migrates the namespace by itself; else `countersign migrate` does."),
     row("store.answer_within", Duration, Value("2s"), "How long a call to the server may take, 50ms to 60s."),
-    row("store.connections", Count, Value("4"), "Connections to the server at most, 1 to 100, beside the one that listens. Redis needs no more than one."),
+    row("store.connections", Count, Value("4"), "Connections to the server at most, 1 to 100, beside the two that follow the log. Redis needs no more than one."),
     row("own", Section, Unset, "Tokens that this sidecar or a sibling mints."),
     row("own.issuer", Text, Required, "`iss` of our tokens, compared to the letter."),
     row("own.signing_keys", Path, Unset, "The private key-set file that access tokens are signed with; needed to serve `sessions` and `refresh`."),

@@ -51,7 +51,7 @@ pub struct Access {
     pub migrate: bool,
     /// A call is answered within this, or not at all.
     pub answer_within: Duration,
-    /// Connections at most, the listening one not counted.
+    /// Connections at most, those that follow the log not counted.
     pub connections: usize,
     /// Whose clock sessions and cut-offs are stamped and judged by.
     pub judge_by: JudgeBy,

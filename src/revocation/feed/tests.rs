@@ -381,3 +381,28 @@ async fn a_log_that_lost_what_was_written_here_before_the_feed_first_read_it_get
     bench.until("loaded", Bench::loaded).await;
     assert_eq!(bench.feed.resyncs(ResyncCause::LogRestarted), 1, "and that was all");
 }
+
+#[tokio::test]
+async fn what_is_dead_and_not_purged_takes_no_room() {
+    let bench = Bench::new(10);
+    let dead = |n| Entry { expires_at: NOON.before(Duration::from_secs(1)), ..token(n) };
+    for n in 0..50 {
+        bench.log.push(dead(n));
+    }
+    bench.log.fill(100..105);
+    bench.start();
+    bench.until("loaded", Bench::loaded).await;
+    assert_eq!(bench.denylist.len(), 5);
+}
+
+#[tokio::test]
+async fn an_epoch_that_stays_young_is_waited_for_once() {
+    let bench = Bench::with(10, |settings| settings.settle = Duration::from_millis(300));
+    // As under a store's clock that was set back after the epoch began.
+    bench.log.state.lock().epoch_age = Duration::ZERO;
+    bench.start();
+    bench.until("read", |bench| bench.log.state.lock().reads > 0).await;
+    assert!(!bench.loaded());
+    bench.hands.advance(Duration::from_millis(400));
+    bench.until("confirmed", Bench::loaded).await;
+}

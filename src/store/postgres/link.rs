@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Connection, Error, NoTls, Row, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const OLDEST: i32 = 130_000;
@@ -44,6 +45,30 @@ pub(super) struct Link {
     appended: AtomicBool,
     ended: CancellationToken,
     driver: AbortHandle,
+    canceller: Canceller,
+}
+
+/// Ends what a server is still doing for a connection that was given up. Cutting the connection does not: a commit that waits
+/// for a standby waits on, holds its locks, and keeps one of the server's connections.
+#[derive(Clone)]
+pub(super) struct Canceller {
+    token: CancelToken,
+    tls: Option<MakeRustlsConnect>,
+}
+
+impl Canceller {
+    /// Asks once, and for no longer than a call may take.
+    pub(super) async fn cancel(self, within: Duration) {
+        let asked = async {
+            match self.tls {
+                Some(tls) => self.token.cancel_query(tls).await,
+                None => self.token.cancel_query(NoTls).await,
+            }
+        };
+        if !matches!(tokio::time::timeout(within, asked).await, Ok(Ok(()))) {
+            tracing::debug!("what the store was still doing could not be cancelled");
+        }
+    }
 }
 
 impl Drop for Link {
@@ -105,6 +130,11 @@ impl Link {
         self.appended.swap(false, Ordering::SeqCst)
     }
 
+    /// For when the connection is dropped in the middle of something.
+    pub(super) fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
     /// Resolves when the connection has ended.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
@@ -128,14 +158,16 @@ impl Link {
             unconfirmed: Arc::clone(&unconfirmed),
             _ended: ended.clone().drop_guard(),
         };
-        let (client, driver) = if address.tls_to(host) {
-            let (client, connection) = config.connect(tls::connector(access)?).await.map_err(refused)?;
+        let tls = if address.tls_to(host) { Some(tls::connector(access)?) } else { None };
+        let (client, driver) = if let Some(tls) = tls.clone() {
+            let (client, connection) = config.connect(tls).await.map_err(refused)?;
             (client, tokio::spawn(drive(connection, watched)).abort_handle())
         } else {
             let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
             (client, tokio::spawn(drive(connection, watched)).abort_handle())
         };
         let about = About { server: server.clone(), version: String::new(), incarnation: String::new() };
+        let canceller = Canceller { token: client.cancel_token(), tls };
         let mut link = Self {
             client,
             about,
@@ -145,6 +177,7 @@ impl Link {
             appended: AtomicBool::new(false),
             ended,
             driver,
+            canceller,
         };
         link.set_up(access).await?;
         Ok(link)

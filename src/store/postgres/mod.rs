@@ -77,7 +77,7 @@ impl RevocationLog for PostgresStore {
     }
 
     async fn read_after(&self, cursor: Option<Revision>, limit: usize) -> Result<Page, StoreError> {
-        self.pool.run(move |link| Box::pin(log::read_after(link, cursor, limit))).await
+        self.pool.follow(move |link| Box::pin(log::read_after(link, cursor, limit))).await
     }
 
     async fn restore(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
@@ -85,7 +85,7 @@ impl RevocationLog for PostgresStore {
         for batch in restore::batches(entries) {
             let batch: Arc<[Entry]> = batch.into();
             self.pool
-                .run(move |link| {
+                .follow(move |link| {
                     let batch = Arc::clone(&batch);
                     Box::pin(async move { restore::batch(link, terms, &batch).await })
                 })

@@ -57,12 +57,26 @@ pub(super) async fn ready(link: &Link, access: &Access, known: bool) -> Result<(
     }
     usable(namespace, &found, false)?;
     match found {
-        Found::Ours { incarnation, .. } if incarnation == link.about.incarnation => Ok(()),
+        Found::Ours { incarnation, .. } if incarnation == link.about.incarnation => {
+            let noticed = notice_older_copy(link).await;
+            noticed.map_err(|failed| failed_at(link, failed, namespace))
+        }
         Found::Ours { incarnation, .. } => {
             adopt(link, &incarnation).await.map_err(|failed| failed_at(link, failed, namespace))
         }
         Found::Emptied => fill(link, Birth::Now).await.map_err(|failed| failed_at(link, failed, namespace)),
         Found::Nothing(_) | Found::Foreign => Ok(()),
+    }
+}
+
+/// An older copy put in place under the same name gets its new epoch before anything is appended to it, or what is appended
+/// would bear numbers that readers hold already.
+async fn notice_older_copy(link: &Link) -> Result<(), Failed> {
+    let seen = link.heads.seen();
+    let rows = link.client.query_typed("SELECT epoch, seq FROM head", &[]).await?;
+    match rows.first().map(super::rows::revision).transpose()? {
+        Some(head) if seen.is_ahead_of(head) => begin_epoch(link, super::rows::signed(head.epoch)).await,
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -151,7 +165,11 @@ pub(super) async fn adopt(link: &Link, incarnation: &str) -> Result<(), Failed> 
         super::rows::clock!(),
         " WHERE incarnation = $3"
     );
+    // Not waited for until a standby has it: one that is promoted without it draws another, and until a standby is there
+    // nobody could read.
+    link.client.batch_execute("BEGIN; SET LOCAL synchronous_commit = local").await?;
     let begun = link.execute(text, &[&draw_epoch()?, &link.about.incarnation, &incarnation]).await?;
+    link.client.batch_execute("COMMIT").await?;
     if begun > 0 {
         tracing::warn!(
             server = link.about.server,

@@ -5,7 +5,7 @@
 
 use super::failed::Failed;
 use super::heads::Heads;
-use super::link::{Link, channel, patience};
+use super::link::{Canceller, Link, channel, patience};
 use super::{Address, namespace};
 use crate::revocation::StoreError;
 use crate::store::{Access, ServerFault};
@@ -31,6 +31,8 @@ pub(super) struct Pool {
     pub(super) heads: Arc<Heads>,
     pub(super) runtime: Handle,
     slots: Arc<Semaphore>,
+    /// Whoever follows the log waits for no other call: verification lives by it.
+    followers: Arc<Semaphore>,
     idle: Mutex<Vec<Link>>,
     dialing: Arc<tokio::sync::Mutex<Pause>>,
     /// The host that was connected to last.
@@ -97,6 +99,7 @@ impl Pool {
             heads: Arc::new(Heads::new()),
             runtime,
             slots: Arc::new(Semaphore::new(access.connections.clamp(1, 1000))),
+            followers: Arc::new(Semaphore::new(1)),
             idle: Mutex::default(),
             dialing: Arc::default(),
             good_host: AtomicUsize::new(0),
@@ -112,10 +115,26 @@ impl Pool {
         self: &Arc<Self>,
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
+        self.run_in(&self.slots, work).await
+    }
+
+    /// The same for the one that follows the log, whatever queues up otherwise.
+    pub(super) async fn follow<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl Work<T>,
+    ) -> Result<T, StoreError> {
+        self.run_in(&self.followers, work).await
+    }
+
+    async fn run_in<T: Send + 'static>(
+        self: &Arc<Self>,
+        slots: &Arc<Semaphore>,
+        work: impl Work<T>,
+    ) -> Result<T, StoreError> {
         let late = || StoreError::Unavailable("the store did not answer in time".into());
         let deadline = Instant::now() + self.access.answer_within;
         let done = async {
-            let slot = Arc::clone(&self.slots).acquire_owned().await;
+            let slot = Arc::clone(slots).acquire_owned().await;
             let slot = slot.map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
             let (reply, answer) = oneshot::channel();
             self.runtime.spawn(Arc::clone(self).carry_out(work, slot, deadline, reply));
@@ -132,26 +151,40 @@ impl Pool {
         reply: oneshot::Sender<Result<T, StoreError>>,
     ) {
         // What is late is dropped with its connection, which may be in the middle of a transaction.
-        let done = tokio::time::timeout_at(deadline, self.attempt(&work)).await;
-        let Ok((link, answer)) = done else { return };
+        let under_way = Mutex::new(None);
+        let done = tokio::time::timeout_at(deadline, self.attempt(&work, &under_way)).await;
+        let Ok((link, answer)) = done else {
+            drop(reply);
+            // A server that is gone without a word answers on no connection.
+            self.idle.lock().clear();
+            let canceller: Option<Canceller> = under_way.into_inner();
+            if let Some(canceller) = canceller {
+                canceller.cancel(self.access.answer_within).await;
+            }
+            return;
+        };
         // Nobody may wait any more.
         let _ = reply.send(answer);
         let Some(link) = link else { return };
         if link.take_appended() {
             self.to_announce.store(true, Ordering::SeqCst);
-            let told = tokio::time::timeout(self.access.answer_within, self.announce(&link)).await;
-            if told != Ok(true) {
+            if !self.announce(&link).await {
                 return;
             }
         }
         self.idle.lock().push(link);
     }
 
-    async fn attempt<T>(self: &Arc<Self>, work: &impl Work<T>) -> (Option<Link>, Result<T, StoreError>) {
+    async fn attempt<T>(
+        self: &Arc<Self>,
+        work: &impl Work<T>,
+        under_way: &Mutex<Option<Canceller>>,
+    ) -> (Option<Link>, Result<T, StoreError>) {
         let link = match self.link().await {
             Ok(link) => link,
             Err(error) => return (None, Err(error)),
         };
+        *under_way.lock() = Some(link.canceller());
         let mut tries = 1;
         loop {
             let failed = match work(&link).await {
@@ -281,7 +314,8 @@ impl Pool {
         while self.to_announce.load(Ordering::SeqCst) && !self.announcing.swap(true, Ordering::SeqCst) {
             let _done = Announcing(&self.announcing);
             while self.to_announce.swap(false, Ordering::SeqCst) {
-                if link.client.batch_execute(&text).await.is_err() {
+                let told = link.client.batch_execute(&text);
+                if !matches!(tokio::time::timeout(self.access.answer_within, told).await, Ok(Ok(()))) {
                     return false;
                 }
             }

@@ -95,8 +95,8 @@ const PURGE_SESSIONS: &str = concat!(
 
 /// What issuers' cut-offs ended.
 const PURGE_CUT_OFF: &str = "DELETE FROM session WHERE id = ANY (ARRAY(SELECT s.id FROM stamp t \
-     JOIN session s ON s.issuer_key = t.key AND s.created_at <= t.cutoff WHERE t.issuer_key = t.key \
-     LIMIT $1 FOR UPDATE OF s SKIP LOCKED))";
+     CROSS JOIN LATERAL (SELECT x.id FROM session x WHERE x.issuer_key = t.key AND x.created_at <= t.cutoff \
+     ORDER BY x.created_at LIMIT $1 FOR UPDATE SKIP LOCKED) s WHERE t.issuer_key = t.key LIMIT $1))";
 
 /// Stamps and records a login.
 pub(super) async fn create(link: &Link, terms: Terms, new: &NewSession) -> Result<CreateOutcome, Failed> {

@@ -173,6 +173,33 @@ async fn a_server_that_hangs_fails_calls_in_time_and_is_used_again() {
     assert!(whole_log(&store).await.contains(&token(9)));
 }
 
+#[tokio::test]
+async fn commits_that_no_standby_confirms_leave_nothing_behind_and_reads_go_on() {
+    let server = Postgres::start();
+    let store = open(&server, Access { answer_within: Duration::from_secs(1), ..access(&server, "alone") });
+    store.append(token_draft(1)).await.unwrap();
+    let _ = server.sql("ALTER SYSTEM SET synchronous_standby_names = 'missing'");
+    let _ = server.sql("SELECT pg_reload_conf()");
+    let waiting = || server.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+    let refused = async {
+        // Until the setting has reached every process.
+        while store.append(token_draft(2)).await.is_ok() {}
+        for n in 3..9 {
+            assert!(matches!(store.append(token_draft(n)).await, Err(StoreError::Unavailable(_))));
+            assert!(store.read_after(None, 10).await.is_ok(), "reads go on");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(40), refused).await.unwrap();
+    let gone = async {
+        while waiting() != "0" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    let left = server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'countersign'");
+    assert!(left.parse::<u32>().unwrap() <= 5, "{left} connections are left");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append(u64, u64),
