@@ -182,8 +182,11 @@ impl Feed {
     /// room.
     fn insert_all(&self, denylist: &Denylist, entries: &[Entry]) -> Result<(), Full> {
         let by = self.dead_by();
-        let alive = entries.iter().filter(|entry| entry.expires_at > by);
-        alive.fold(Ok(()), |result, entry| denylist.insert(entry).and(result))
+        let mut result = Ok(());
+        for entry in entries.iter().filter(|entry| entry.expires_at > by) {
+            result = denylist.insert(entry).and(result);
+        }
+        result
     }
 
     /// What expires by then is dead by any clock.

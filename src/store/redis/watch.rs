@@ -48,10 +48,10 @@ impl Watch {
     pub(super) async fn listen(&self, dialler: &Arc<Dialler>, key: &str) {
         let mut failures = 0_u32;
         loop {
-            if let Ok(mut link) = dialler.dial().await {
-                if let Err(error) = self.follow(dialler, &mut link, key, &mut failures).await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "the store's hints stopped");
-                }
+            if let Ok(mut link) = dialler.dial().await
+                && let Err(error) = self.follow(dialler, &mut link, key, &mut failures).await
+            {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the store's hints stopped");
             }
             let pause = SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
             failures = failures.saturating_add(1);
