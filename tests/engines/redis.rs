@@ -59,6 +59,13 @@ impl Redis {
         self.directory.path()
     }
 
+    /// Its append-only file: from 7.0 on a folder.
+    #[must_use]
+    pub fn append_only(&self) -> PathBuf {
+        let folder = self.directory.path().join("appendonlydir");
+        if folder.is_dir() { folder } else { self.directory.path().join("appendonly.aof") }
+    }
+
     /// Its Unix socket, for benches.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

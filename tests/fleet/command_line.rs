@@ -75,7 +75,7 @@ async fn a_wrong_password_is_told_and_never_shown() {
 #[tokio::test]
 async fn a_replica_is_refused() {
     let primary = Redis::start();
-    let replica = Store::redis_with(&["--replicaof", &format!("127.0.0.1 {}", primary.port())]);
+    let replica = Store::redis_with(&["--replicaof", "127.0.0.1", &primary.port().to_string()]);
     let (code, told) = check(&replica, "");
     assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("is a replica"), "{told}");

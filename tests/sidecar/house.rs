@@ -16,8 +16,13 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 fn sources() -> Vec<PathBuf> {
+    below(&["src"])
+}
+
+fn below(these: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut folders: Vec<_> =
+        these.iter().map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -76,4 +81,27 @@ fn no_source_file_outgrows_a_reader() {
         .filter(|(lines, _)| *lines > 450)
         .collect();
     assert!(long.is_empty(), "{long:?}");
+}
+
+/// ARCHITECTURE.md names the tests that hold each rule; a renamed one must not leave a rule without.
+#[test]
+fn every_test_that_the_rules_name_is_there() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let rules = text.split("## The rules").nth(1).unwrap().split("## ").next().unwrap();
+    let is_name = |word: &&str| {
+        word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c))
+    };
+    let named: Vec<&str> = rules.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(named.len() > 50, "{named:?}");
+    let code: String =
+        below(&["src", "tests"]).iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let missing: Vec<_> = named.iter().filter(|name| !code.contains(&format!("{name}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for rule in 1..=12 {
+        let of_rule = rules.split(&format!("\n{rule}. **")).nth(1).unwrap().split("\n\n").next().unwrap();
+        assert!(
+            of_rule.split('`').skip(1).step_by(2).any(|name| is_name(&name)),
+            "rule {rule} names no test"
+        );
+    }
 }

@@ -112,11 +112,12 @@ async fn an_older_copy_of_the_files_gets_back_what_it_lacks_and_revives_no_sessi
     let access = settings();
     let sidecar = Sidecar::start(&server, &access);
     let older = server.directory().join("older");
-    let (id, entry) =
-        revoked_session(&sidecar, async || copy(&server.directory().join("appendonlydir"), &older)).await;
+    let files = server.append_only();
+    let (id, entry) = revoked_session(&sidecar, async || copy(&files, &older)).await;
     server.kill();
-    std::fs::remove_dir_all(server.directory().join("appendonlydir")).unwrap();
-    copy(&older, &server.directory().join("appendonlydir"));
+    let gone = std::process::Command::new("rm").arg("-r").arg(&files).status().unwrap();
+    assert!(gone.success());
+    copy(&older, &files);
     server.restart();
     sidecar.healed(&[token(1), token(2), entry]).await;
     assert!(sidecar.store.find(id).await.unwrap().0.is_none(), "the revoked session came back with the copy");
@@ -126,10 +127,7 @@ async fn an_older_copy_of_the_files_gets_back_what_it_lacks_and_revives_no_sessi
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir(to).unwrap();
-    for file in std::fs::read_dir(from).unwrap().flatten() {
-        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
-    }
+    assert!(std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
 #[tokio::test]
@@ -293,8 +291,8 @@ async fn a_session_whose_index_was_evicted_is_no_longer_alive() {
 }
 
 pub(super) fn replica_of(primary: &Redis) -> RedisOptions {
-    let place = format!("127.0.0.1 {}", primary.port());
-    RedisOptions { arguments: vec!["--replicaof".to_owned(), place] }
+    let place = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), primary.port().to_string()];
+    RedisOptions { arguments: place.to_vec() }
 }
 
 pub(super) async fn connected(primary: &Redis, replica: &Redis) {
