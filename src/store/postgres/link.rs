@@ -33,6 +33,14 @@ pub(super) struct About {
     pub(super) incarnation: String,
 }
 
+impl About {
+    /// Whether both are one cluster, before or after a promotion.
+    pub(super) fn is_of_the_cluster_of(&self, other: &Self) -> bool {
+        let cluster = |about: &Self| about.incarnation.split('/').next().map(str::to_owned);
+        cluster(self) == cluster(other)
+    }
+}
+
 /// A connection to a primary. Dropping it cuts it, whatever it is in the middle of.
 pub(super) struct Link {
     pub(super) client: Client,
@@ -224,10 +232,10 @@ pub(super) fn channel(access: &Access) -> String {
     format!("countersign_{}", access.namespace)
 }
 
-/// How long one of several hosts may take to be connected to, set-up included.
+/// How long a host may take to be connected to, or to be made ready; where there are several, half the time that a call
+/// has.
 pub(super) fn patience(address: &Address, access: &Access) -> Duration {
-    let hosts = u32::try_from(address.hosts().len()).unwrap_or(u32::MAX).max(1);
-    access.answer_within / hosts
+    if address.hosts().len() > 1 { access.answer_within / 2 } else { access.answer_within }
 }
 
 fn config(address: &Address, host: &Host, access: &Access) -> Result<Config, ServerFault> {

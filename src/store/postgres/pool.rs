@@ -3,6 +3,7 @@
 //! Work runs to its end on the runtime that the store was made in, whoever waits for it and whether or not they still do:
 //! a caller that goes away costs no connection.
 
+use super::address::Host;
 use super::failed::Failed;
 use super::heads::Heads;
 use super::link::{Canceller, Link, channel, patience};
@@ -10,7 +11,9 @@ use super::{Address, namespace};
 use crate::revocation::StoreError;
 use crate::store::{Access, ServerFault};
 use crate::token::random_bytes;
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,6 +24,8 @@ use tokio::time::Instant;
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long other hosts are waited for once one has answered as a primary.
+const LOOK_FURTHER: Duration = Duration::from_millis(300);
 /// How often work that collided with other work is tried.
 const TRIES: u32 = 8;
 
@@ -258,47 +263,67 @@ impl Pool {
         Ok(link)
     }
 
-    /// A connection to the first host that is a primary and serves the purpose, the last good host first.
+    /// A connection to the primary, made to serve the purpose.
     pub(super) async fn dial_to(&self, purpose: Purpose) -> Result<Link, ServerFault> {
-        let hosts = self.address.hosts().len();
-        let first = self.good_host.load(Ordering::Relaxed);
-        let mut worst: Option<ServerFault> = None;
-        for turn in 0..hosts {
-            let place = (first + turn) % hosts;
-            match self.dial_host(place, purpose).await {
-                Ok(link) => {
-                    self.good_host.store(place, Ordering::Relaxed);
-                    return Ok(link);
-                }
-                // That one of several is a replica is as it should be.
-                Err(fault) if worst.is_none() || !matches!(fault, ServerFault::NotPrimary { .. }) => {
-                    worst = Some(fault);
-                }
-                Err(_) => {}
+        let (place, link) = self.primary().await?;
+        let served = async {
+            match purpose {
+                Purpose::Use { known } => namespace::ready(&link, &self.access, known).await,
+                Purpose::Look => namespace::check(&link, &self.access).await,
+                Purpose::Migrate => Ok(()),
             }
-        }
-        Err(worst.unwrap_or_else(|| ServerFault::Odd("no host".into())))
+        };
+        let patience = patience(&self.address, &self.access);
+        tokio::time::timeout(patience, served).await.map_err(|_| late(&link.about.server))??;
+        self.good_host.store(place, Ordering::Relaxed);
+        Ok(link)
     }
 
-    async fn dial_host(&self, place: usize, purpose: Purpose) -> Result<Link, ServerFault> {
-        let Some(host) = self.address.hosts().get(place) else {
-            return Err(ServerFault::Odd("no such host".into()));
-        };
-        let opened = async {
-            let link = Link::open(&self.address, host, &self.access, &self.heads).await?;
-            match purpose {
-                Purpose::Use { known } => namespace::ready(&link, &self.access, known).await?,
-                Purpose::Look => namespace::check(&link, &self.access).await?,
-                Purpose::Migrate => {}
+    /// Of several hosts all are asked at once. Two may answer as a primary, one of them promoted while the other was away and
+    /// not told: the later timeline is right. A host that is slow to answer is not waited for long once one has.
+    async fn primary(&self) -> Result<(usize, Link), ServerFault> {
+        let first = self.good_host.load(Ordering::Relaxed);
+        let mut asked: FuturesUnordered<_> =
+            self.address.hosts().iter().enumerate().map(|(place, host)| self.open(place, host)).collect();
+        let mut found: Option<(usize, Link)> = None;
+        let mut worst: Option<ServerFault> = None;
+        let mut until = None;
+        while let Some(opened) = next_until(&mut asked, until).await {
+            match opened {
+                (place, Ok(link)) => {
+                    until = until.or_else(|| Some(Instant::now() + LOOK_FURTHER));
+                    let later = found.as_ref().is_none_or(|(other, best)| {
+                        if best.about.is_of_the_cluster_of(&link.about) {
+                            link.about.incarnation > best.about.incarnation
+                        } else {
+                            // Two clusters are a mistake in the address; whoever was used before goes on being used.
+                            place == first && *other != first
+                        }
+                    });
+                    if found.is_some() {
+                        tracing::warn!(
+                            server = link.about.server,
+                            "more than one of the store's hosts is a primary; the one promoted last is used"
+                        );
+                    }
+                    if later {
+                        found = Some((place, link));
+                    }
+                }
+                // That one of several is a replica is as it should be.
+                (_, Err(fault)) if worst.is_none() || !matches!(fault, ServerFault::NotPrimary { .. }) => {
+                    worst = Some(fault);
+                }
+                (_, Err(_)) => {}
             }
-            Ok(link)
-        };
-        let late = |_| {
-            let source = "not connected in time".into();
-            Err(ServerFault::Unreachable { server: host.to_string(), source })
-        };
+        }
+        found.ok_or_else(|| worst.unwrap_or_else(|| ServerFault::Odd("no host".into())))
+    }
+
+    async fn open(&self, place: usize, host: &Host) -> (usize, Result<Link, ServerFault>) {
+        let opened = Link::open(&self.address, host, &self.access, &self.heads);
         let opened = tokio::time::timeout(patience(&self.address, &self.access), opened).await;
-        opened.unwrap_or_else(late)
+        (place, opened.unwrap_or_else(|_| Err(late(&host.to_string()))))
     }
 
     /// Tells the other sidecars that the head moved, outside any writing transaction because notifying takes a lock of the
@@ -337,6 +362,18 @@ impl Drop for Announcing<'_> {
 pub(super) fn by_chance(at_most: Duration) -> Duration {
     let drawn = random_bytes().map_or(128, |[byte]| byte);
     at_most * u32::from(drawn) / 255
+}
+
+fn late(server: &str) -> ServerFault {
+    ServerFault::Unreachable { server: server.to_owned(), source: "not connected in time".into() }
+}
+
+/// The next one, or `None` when there is none more or it is time.
+async fn next_until<F: Future>(asked: &mut FuturesUnordered<F>, until: Option<Instant>) -> Option<F::Output> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until, asked.next()).await.ok().flatten(),
+        None => asked.next().await,
+    }
 }
 
 fn with_causes(fault: &ServerFault) -> String {

@@ -236,3 +236,23 @@ async fn a_standby_that_is_promoted_gets_back_what_it_lacks() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_two_primaries_the_one_promoted_last_is_used() {
+    let former = Postgres::start();
+    let promoted = former.standby();
+    let alone = open(&former, access(&former, "two"));
+    alone.append(token_draft(1)).await.unwrap();
+    until("streamed", async || promoted.sql("SELECT count(*) FROM two.log") == "1").await;
+    let _ = promoted.sql("SELECT pg_promote()");
+    until("promoted", async || promoted.sql("SELECT pg_is_in_recovery()") == "f").await;
+    // The former one was not told, and still takes writes.
+    for [one, other] in [[&former, &promoted], [&promoted, &former]] {
+        let url =
+            format!("postgres://countersign@127.0.0.1:{},127.0.0.1:{}/postgres", one.port(), other.port());
+        let store = PostgresStore::new(url.parse().unwrap(), access(&former, "two")).unwrap();
+        store.append(token_draft(2)).await.unwrap();
+        assert_eq!(former.sql("SELECT count(*) FROM two.log"), "1", "{}", one.port());
+        assert_eq!(promoted.sql("SELECT count(*) FROM two.log"), "2");
+    }
+}
