@@ -300,7 +300,9 @@ async fn asks(engine: &Engine, report: &mut Report) {
         Engine::Redis(server) => server.process().pid(),
         Engine::Postgres(server) => server.process().pid(),
     };
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Postgres' sessions that idle report what they did after ten seconds.
+    let settled = if matches!(engine, Engine::Postgres(_)) { 12 } else { 1 };
+    tokio::time::sleep(Duration::from_secs(settled)).await;
     let before = (commands().await, processor_time(group));
     tokio::time::sleep(SPAN).await;
     let idle = (commands().await, processor_time(group));

@@ -37,12 +37,16 @@ const TURNS: usize = 7;
 const VERIFY: &str = "/countersign.v1.TokenService/Verify";
 const VERIFY_STREAM: &str = "/countersign.v1.TokenService/VerifyStream";
 const FULL: Plan =
-    Plan { connections: 4, streams: 64, refill: 32, calls: CALLS, rate: None, streaming: false };
+    Plan { connections: 4, streams: 64, refill: 1, calls: CALLS, rate: None, streaming: false };
 
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("stock") => stock::serve(),
         Some("--bench" | "warm") => measure(),
+        Some("neighbours") => {
+            let mut report = Report::default();
+            neighbours::measure(&mut report);
+        }
         Some("fleet") => {
             let mut report = Report::default();
             fleet::measure(&mut report);
@@ -129,7 +133,7 @@ fn warm(world: &World, bodies: &[Vec<u8>], report: &mut Report) {
     let stock = Server::noop_stock();
     let before = countersign.resident_mib();
     let all = Plan { calls: bodies.len(), ..FULL };
-    // Each first answer is checked by a real client; afterwards every end must equal the first.
+    // What the answer says is checked by a real client once.
     countersign.check(&bodies[0]);
     load::run(&countersign.tcp, VERIFY, bodies, all);
     let growth = (countersign.resident_mib() - before) * 1024.0 * 1024.0 / bodies.len() as f64;

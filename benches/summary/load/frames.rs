@@ -1,10 +1,10 @@
-//! As much HTTP/2 as a load client needs: frames written from fixed bytes, frames read by their nine-byte head. Header
-//! compression state is switched off by announcing a table of size zero.
+//! As much HTTP/2 as a load client needs: frames written from fixed bytes, frames read by their nine-byte head. Requests
+//! use the header table as every gRPC client does, or the server would spend its time on headers that it sees once in
+//! practice; what answers say in theirs is not read.
 
-/// What a client says first: preface, settings (no header table, large windows), and a large connection window.
+/// What a client says first: preface, settings (no push, large windows), and a large connection window.
 pub const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
-    \x00\x00\x12\x04\x00\x00\x00\x00\x00\
-    \x00\x01\x00\x00\x00\x00\
+    \x00\x00\x0c\x04\x00\x00\x00\x00\x00\
     \x00\x02\x00\x00\x00\x00\
     \x00\x04\x40\x00\x00\x00\
     \x00\x00\x04\x08\x00\x00\x00\x00\x00\x3f\x00\x00\x00";
@@ -51,11 +51,14 @@ pub fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) 
     out.extend_from_slice(payload);
 }
 
-/// A gRPC request's header block: literals without indexing.
-pub fn request_headers(path: &str) -> Vec<u8> {
+/// A gRPC request's header block on a connection's later streams: all of it is in the tables (RFC 7541 §6.1).
+pub const LATER_HEADERS: [u8; 6] = [0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe];
+
+/// The block on a connection's first stream: literals that go into the table (RFC 7541 §6.2.1).
+pub fn first_headers(path: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86]; // :method POST, :scheme http
     let mut literal = |name: &str, value: &str| {
-        block.push(0);
+        block.push(0x40);
         for text in [name, value] {
             block.push(u8::try_from(text.len()).expect("a short header"));
             block.extend_from_slice(text.as_bytes());

@@ -1,15 +1,13 @@
 //! A load client that is not the limit: one thread, fixed bytes out, frame heads in. It spends about a microsecond a
-//! call, so that a server on one core is what is measured. Every call's end is checked: a trailer that differs from
-//! the first, accepted one fails the run.
+//! call, so that a server on one core is what is measured. Every call has to be answered with a message, which a refusal
+//! never has.
 
 pub mod frames;
 
 use frames::*;
-use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -73,13 +71,6 @@ impl Stream {
         }
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
-    }
-
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
@@ -103,8 +94,8 @@ struct Connection {
     buffer: Box<[u8]>,
     taken: usize,
     next_stream: u32,
-    /// When each call under way was due, by stream id where each has one, else in order.
-    under_way: VecDeque<(u32, Instant)>,
+    /// When each call under way was due, by stream id where each has one, else in order; and whether its message came.
+    under_way: VecDeque<(u32, Instant, bool)>,
     /// It is being filled up.
     filling: bool,
     /// What the peer lets us send.
@@ -116,15 +107,9 @@ struct Connection {
     received: usize,
 }
 
-/// The end of a call that was accepted, to compare all others with.
-#[derive(Default)]
-struct Accepted {
-    trailer: Option<Vec<u8>>,
-}
-
 /// Loads the server with `bodies` in turn until `plan.calls` were answered.
 pub fn run(address: &Address, path: &str, bodies: &[Vec<u8>], plan: Plan) -> Outcome {
-    let headers = request_headers(path);
+    let headers = first_headers(path);
     let messages: Vec<Vec<u8>> = bodies.iter().map(|body| message(body)).collect();
     let mut connections: Vec<Connection> = (0..plan.connections).map(|_| Connection::open(address)).collect();
     if plan.streaming {
@@ -132,14 +117,13 @@ pub fn run(address: &Address, path: &str, bodies: &[Vec<u8>], plan: Plan) -> Out
             put(&mut connection.out, HEADERS, END_HEADERS, 1, &headers);
         }
     }
-    let mut accepted = Accepted::default();
     let mut latencies = Vec::with_capacity(plan.calls);
     let mut sent = 0;
     let start = Instant::now();
     let deadline = start + Duration::from_secs(120);
     while latencies.len() < plan.calls {
         for connection in &mut connections {
-            connection.receive(plan.streaming, &mut accepted, &mut latencies);
+            connection.receive(plan.streaming, &mut latencies);
         }
         let now = Instant::now();
         assert!(now < deadline, "the server answered {} of {} calls in time", latencies.len(), plan.calls);
@@ -165,28 +149,14 @@ pub fn run(address: &Address, path: &str, bodies: &[Vec<u8>], plan: Plan) -> Out
             connections[index].flush();
         }
         if waiting {
-            wait(&connections, plan.rate.is_some());
+            // The core is this client's own. Asleep it would have to be woken, which on a virtual machine takes longer than a
+            // hundred calls, and the server would sleep meanwhile, too.
+            std::hint::spin_loop();
         }
     }
     let took = start.elapsed();
     latencies.sort_unstable();
     Outcome { per_second: latencies.len() as f64 / took.as_secs_f64(), latencies }
-}
-
-/// Sleeps until a server says something; paced, only as long as the pace allows.
-fn wait(connections: &[Connection], paced: bool) {
-    if paced {
-        std::hint::spin_loop();
-        return;
-    }
-    let interest = |connection: &Connection| {
-        if connection.written < connection.out.len() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }
-    };
-    let mut fds: Vec<_> = connections
-        .iter()
-        .map(|connection| PollFd::from_borrowed_fd(connection.stream.fd(), interest(connection)))
-        .collect();
-    let _ = poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 }));
 }
 
 impl Connection {
@@ -221,11 +191,12 @@ impl Connection {
         if streaming {
             self.stream_window -= length;
             put(&mut self.out, DATA, 0, 1, message);
-            self.under_way.push_back((1, due));
+            self.under_way.push_back((1, due, false));
         } else {
-            put(&mut self.out, HEADERS, END_HEADERS, self.next_stream, headers);
+            let block = if self.next_stream == 1 { headers } else { &LATER_HEADERS };
+            put(&mut self.out, HEADERS, END_HEADERS, self.next_stream, block);
             put(&mut self.out, DATA, END_STREAM, self.next_stream, message);
-            self.under_way.push_back((self.next_stream, due));
+            self.under_way.push_back((self.next_stream, due, false));
             self.next_stream += 2;
         }
     }
@@ -242,7 +213,7 @@ impl Connection {
         self.written = 0;
     }
 
-    fn receive(&mut self, streaming: bool, accepted: &mut Accepted, latencies: &mut Vec<Duration>) {
+    fn receive(&mut self, streaming: bool, latencies: &mut Vec<Duration>) {
         let Self { stream, buffer, input, .. } = self;
         match stream.read(buffer) {
             Ok(0) => panic!("the server closed the connection"),
@@ -256,7 +227,7 @@ impl Connection {
         while let Some(head) = head(&input[self.taken..]) {
             let from = self.taken + 9;
             let Some(payload) = input.get(from..from + head.length) else { break };
-            self.frame(head, payload, now, streaming, accepted, latencies);
+            self.frame(head, payload, now, streaming, latencies);
             self.taken = from + head.length;
         }
         self.input = input;
@@ -269,7 +240,6 @@ impl Connection {
         payload: &[u8],
         now: Instant,
         streaming: bool,
-        accepted: &mut Accepted,
         latencies: &mut Vec<Duration>,
     ) {
         match head.kind {
@@ -277,16 +247,16 @@ impl Connection {
                 self.consumed(head, payload.len(), streaming);
                 if streaming {
                     self.messages(payload, now, latencies);
+                } else if let Some(call) = self.under_way.iter_mut().find(|call| call.0 == head.stream) {
+                    call.2 |= !payload.is_empty();
                 }
             }
             HEADERS if head.flags & END_STREAM != 0 => {
                 assert!(!streaming, "the server ended the stream");
-                let first = accepted.trailer.get_or_insert_with(|| payload.to_vec());
-                assert_eq!(first, payload, "a call ended otherwise than the first");
-                assert!(contains(payload, b"grpc-status") || !payload.is_empty());
                 let at =
-                    self.under_way.iter().position(|(id, _)| *id == head.stream).expect("a call under way");
-                let (_, due) = self.under_way.remove(at).expect("it was found");
+                    self.under_way.iter().position(|call| call.0 == head.stream).expect("a call under way");
+                let (_, due, answered) = self.under_way.remove(at).expect("it was found");
+                assert!(answered, "a call was refused");
                 latencies.push(now.saturating_duration_since(due));
             }
             SETTINGS if head.flags & ACK == 0 => {
@@ -332,13 +302,9 @@ impl Connection {
                 break;
             }
             taken = end;
-            let (_, due) = self.under_way.pop_front().expect("an answer to a call");
+            let (_, due, _) = self.under_way.pop_front().expect("an answer to a call");
             latencies.push(now.saturating_duration_since(due));
         }
         self.partial.drain(..taken);
     }
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
 }
