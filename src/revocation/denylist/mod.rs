@@ -198,8 +198,23 @@ impl Denylist {
     /// [`Full`] at the cap.
     pub fn insert_own(&self, entry: &Entry, revision: Revision) -> Result<(), Full> {
         let inserted = self.insert(entry);
+        if inserted.is_err() {
+            self.progress.keep_homeless(*entry);
+        }
         self.progress.wrote(revision);
         inserted
+    }
+
+    /// Finds a place for what was written here itself and did not fit; nothing is accepted until all of it has one, or is
+    /// over `by` then.
+    pub(in crate::revocation) fn house_own(&self, by: Timestamp) {
+        let homeless = self.progress.homeless();
+        if homeless.is_empty() {
+            return;
+        }
+        let settled = |entry: &Entry| entry.expires_at <= by || self.insert(entry).is_ok();
+        let settled: Vec<Entry> = homeless.into_iter().filter(settled).collect();
+        self.progress.settle_homeless(&settled);
     }
 
     /// What was written here and not seen in the log since. Take it before a read of the log; a log whose head does not
@@ -235,9 +250,10 @@ impl Denylist {
         }
     }
 
-    /// Everything held, in chunks of bounded size; each chunk is a copy, and no lock is held between chunks.
+    /// Everything held, and what was written here itself and found no place, in chunks of bounded size; each chunk is a
+    /// copy, and no lock is held between chunks.
     pub fn chunks(&self) -> impl Iterator<Item = Vec<Entry>> + Send + '_ {
-        (0..SHARDS).map(|shard| self.chunk(shard))
+        (0..SHARDS).map(|shard| self.chunk(shard)).chain(std::iter::once_with(|| self.progress.homeless()))
     }
 
     /// Forgets what expired, by the more cautious clock and less slack, in a sixteenth of the shards; the next call

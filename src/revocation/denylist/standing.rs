@@ -1,10 +1,11 @@
 //! How far the denylist has come: what it stands on, since when, and whether it is whole.
 
+use crate::revocation::entry::Entry;
 use crate::token::Revision;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -61,7 +62,13 @@ pub(super) struct Progress {
     /// Where this sidecar wrote itself and the feed has not been since: the last one of each epoch, of which there is
     /// one, or two while the log goes back in time.
     own_writes: Mutex<Vec<Revision>>,
+    /// What was written here itself and did not fit. The log has it; should the log lose it, nobody else may.
+    homeless: Mutex<Vec<Entry>>,
+    any_homeless: AtomicBool,
 }
+
+/// Entries without a place that are kept, some 200 kB. Beyond them what is said of them holds while the log does.
+const MOST_HOMELESS: usize = 4096;
 
 impl Progress {
     pub(super) fn new() -> Self {
@@ -72,7 +79,27 @@ impl Progress {
             overflows: AtomicU64::new(0),
             cleared: AtomicU64::new(0),
             own_writes: Mutex::default(),
+            homeless: Mutex::default(),
+            any_homeless: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn keep_homeless(&self, entry: Entry) {
+        let mut homeless = self.homeless.lock();
+        if homeless.len() < MOST_HOMELESS && !homeless.contains(&entry) {
+            homeless.push(entry);
+            self.any_homeless.store(true, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn homeless(&self) -> Vec<Entry> {
+        if self.any_homeless.load(Ordering::SeqCst) { self.homeless.lock().clone() } else { Vec::new() }
+    }
+
+    pub(super) fn settle_homeless(&self, settled: &[Entry]) {
+        let mut homeless = self.homeless.lock();
+        homeless.retain(|entry| !settled.contains(entry));
+        self.any_homeless.store(!homeless.is_empty(), Ordering::SeqCst);
     }
 
     pub(super) fn wrote(&self, revision: Revision) {
@@ -120,7 +147,8 @@ impl Progress {
     }
 
     pub(super) fn full(&self) -> bool {
-        self.cleared.load(Ordering::SeqCst) < self.overflows.load(Ordering::SeqCst)
+        self.any_homeless.load(Ordering::SeqCst)
+            || self.cleared.load(Ordering::SeqCst) < self.overflows.load(Ordering::SeqCst)
     }
 
     pub(super) fn standing(&self, elapsed: Duration) -> Standing {

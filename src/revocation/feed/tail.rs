@@ -78,6 +78,7 @@ impl Feed {
     }
 
     async fn step(&self, tail: &mut Tail) -> Result<Step, Fault> {
+        self.denylist.house_own(self.dead_by());
         if let Some(cause) = self.resync_due(tail) {
             return self.resync(tail, cause).await;
         }

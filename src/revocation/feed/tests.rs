@@ -406,3 +406,21 @@ async fn an_epoch_that_stays_young_is_waited_for_once() {
     bench.hands.advance(Duration::from_millis(400));
     bench.until("confirmed", Bench::loaded).await;
 }
+
+#[tokio::test]
+async fn what_was_written_here_and_did_not_fit_is_given_back_and_lets_nobody_in() {
+    let bench = Bench::new(3);
+    bench.log.fill(0..3);
+    bench.start();
+    bench.until("loaded", Bench::loaded).await;
+    let revoker = Revoker::new(bench.log.clone(), Arc::clone(&bench.denylist));
+    let Entry { key, expires_at, .. } = token(7);
+    revoker.revoke(Draft::Token { key, expires_at }).await.unwrap();
+    assert!(bench.denylist.standing(&bench.clock.now()).full);
+    // The log loses it before anybody else has read it, and would have room for the rest.
+    bench.log.reincarnate(2, 2);
+    bench.until("given back", |bench| bench.log.state.lock().entries.contains(&token(7))).await;
+    assert!(bench.denylist.standing(&bench.clock.now()).full, "there is no place for it yet");
+    bench.hands.advance(Duration::from_secs(90 * 86_400));
+    bench.until("over", |bench| !bench.denylist.standing(&bench.clock.now()).full).await;
+}
