@@ -99,7 +99,10 @@ fn parse(text: &str) -> Result<Targets, TelemetryError> {
         }
     }
     let others = general.min(LevelFilter::INFO);
-    Ok(Targets::new().with_default(others).with_target(OURS, general).with_targets(named))
+    // A target that is its beginning must not take it along.
+    let quiet =
+        Targets::new().with_default(others).with_target(OURS, general).with_target("tokio_postgres", others);
+    Ok(quiet.with_targets(named))
 }
 
 /// Writes one field of a line for people, with control characters escaped: a value of a caller's must neither begin

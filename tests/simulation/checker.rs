@@ -203,7 +203,9 @@ fn unfounded(history: &History, call: &Call, access: &Access, token: usize, reas
         }
         Reason::Revoked | Reason::SessionEnded => {
             let this = |other: &Call| matches!(other.asked, Asked::Revoke { scope: Scope::Token { token: one } } if one == token);
-            !before.any(this) && !reason_to_end(history, access.session, call)
+            // A record is judged by the clock that reads it, also where that is set right before the answer.
+            let by_the_clock = reason == Reason::SessionEnded && call.stepped;
+            !by_the_clock && !before.any(this) && !reason_to_end(history, access.session, call)
         }
         Reason::SessionIdle => false,
         _ => true,

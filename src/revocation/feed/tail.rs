@@ -12,6 +12,8 @@ use std::time::Duration;
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Within the time that others wait for it, where that can be.
+const OWED_AGAIN_SOONEST: Duration = Duration::from_secs(1);
 const OWED_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Where the loop stands; nobody else sees it.
@@ -214,7 +216,8 @@ impl Feed {
                 error = &fault as &dyn std::error::Error,
                 "the store can't be given what it lost yet"
             );
-            tail.owed_from = Some(self.elapsed().saturating_add(OWED_AGAIN_AFTER));
+            let again_after = (self.settings.settle / 2).clamp(OWED_AGAIN_SOONEST, OWED_AGAIN_AFTER);
+            tail.owed_from = Some(self.elapsed().saturating_add(again_after));
         } else {
             tracing::warn!(count, "gave back revocations that the store had lost");
             self.counts.restored.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);

@@ -34,10 +34,10 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Whether both are one cluster, before or after a promotion.
-    pub(super) fn is_of_the_cluster_of(&self, other: &Self) -> bool {
-        let cluster = |about: &Self| about.incarnation.split('/').next().map(str::to_owned);
-        cluster(self) == cluster(other)
+    /// Whether the other is the same cluster after a promotion: `system identifier/timeline`, the latter in eight digits.
+    pub(super) fn is_before(&self, other: &str) -> bool {
+        let cluster = |incarnation: &str| incarnation.split('/').next().map(str::to_owned);
+        cluster(&self.incarnation) == cluster(other) && *self.incarnation < *other
     }
 }
 
@@ -65,17 +65,19 @@ pub(super) struct Canceller {
 }
 
 impl Canceller {
-    /// Asks once, and for no longer than a call may take.
-    pub(super) async fn cancel(self, within: Duration) {
+    /// Asks once, and for no longer than a call may take. Whether the server was there to be asked.
+    pub(super) async fn cancel(self, within: Duration) -> bool {
         let asked = async {
             match self.tls {
                 Some(tls) => self.token.cancel_query(tls).await,
                 None => self.token.cancel_query(NoTls).await,
             }
         };
-        if !matches!(tokio::time::timeout(within, asked).await, Ok(Ok(()))) {
+        let done = matches!(tokio::time::timeout(within, asked).await, Ok(Ok(())));
+        if !done {
             tracing::debug!("what the store was still doing could not be cancelled");
         }
+        done
     }
 }
 

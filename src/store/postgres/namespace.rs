@@ -151,7 +151,7 @@ async fn migrate_inside(link: &Link, namespace: &Namespace, birth: Birth) -> Res
 /// Writes a new epoch because the log went back in time: whoever holds what it lost has to hear of it.
 pub(super) async fn begin_epoch(link: &Link, lost: i64) -> Result<(), Failed> {
     let text = concat!("UPDATE head SET epoch = $1, born = ", super::rows::clock!(), " WHERE epoch = $2");
-    let begun = link.execute(text, &[&draw_epoch()?, &lost]).await?;
+    let begun = locally(link, text, &[&draw_epoch()?, &lost]).await?;
     if begun > 0 {
         tracing::warn!("the store's log went back in time; it has a new epoch from here on");
     }
@@ -165,11 +165,7 @@ pub(super) async fn adopt(link: &Link, incarnation: &str) -> Result<(), Failed> 
         super::rows::clock!(),
         " WHERE incarnation = $3"
     );
-    // Not waited for until a standby has it: one that is promoted without it draws another, and until a standby is there
-    // nobody could read.
-    link.client.batch_execute("BEGIN; SET LOCAL synchronous_commit = local").await?;
-    let begun = link.execute(text, &[&draw_epoch()?, &link.about.incarnation, &incarnation]).await?;
-    link.client.batch_execute("COMMIT").await?;
+    let begun = locally(link, text, &[&draw_epoch()?, &link.about.incarnation, &incarnation]).await?;
     if begun > 0 {
         tracing::warn!(
             server = link.about.server,
@@ -177,6 +173,15 @@ pub(super) async fn adopt(link: &Link, incarnation: &str) -> Result<(), Failed> 
         );
     }
     Ok(())
+}
+
+/// Writes an epoch without waiting until a standby has it: one that is promoted without it draws another, and until a standby
+/// is there nobody could read.
+async fn locally(link: &Link, text: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, Failed> {
+    link.client.batch_execute("BEGIN; SET LOCAL synchronous_commit = local").await?;
+    let done = link.execute(text, values).await;
+    link.client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    done
 }
 
 async fn fill(link: &Link, birth: Birth) -> Result<(), Failed> {

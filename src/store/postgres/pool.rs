@@ -26,6 +26,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long other hosts are waited for once one has answered as a primary.
 const LOOK_FURTHER: Duration = Duration::from_millis(300);
+/// A read of the log is given up after this, whatever other calls may take: the next one has to be sent.
+const LONGEST_READ: Duration = Duration::from_secs(5);
 /// How often work that collided with other work is tried.
 const TRIES: u32 = 8;
 
@@ -42,6 +44,8 @@ pub(super) struct Pool {
     dialing: Arc<tokio::sync::Mutex<Pause>>,
     /// The host that was connected to last.
     good_host: AtomicUsize,
+    /// Which incarnation is right, as far as was seen. Where there are several hosts, links to another are not used.
+    incarnation: Mutex<String>,
     /// This process has used the namespace.
     known: AtomicBool,
     announcing: AtomicBool,
@@ -108,6 +112,7 @@ impl Pool {
             idle: Mutex::default(),
             dialing: Arc::default(),
             good_host: AtomicUsize::new(0),
+            incarnation: Mutex::default(),
             known: AtomicBool::new(false),
             announcing: AtomicBool::new(false),
             to_announce: AtomicBool::new(false),
@@ -120,7 +125,7 @@ impl Pool {
         self: &Arc<Self>,
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
-        self.run_in(&self.slots, work).await
+        self.run_in(&self.slots, self.access.answer_within, work).await
     }
 
     /// The same for the one that follows the log, whatever queues up otherwise.
@@ -128,16 +133,17 @@ impl Pool {
         self: &Arc<Self>,
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
-        self.run_in(&self.followers, work).await
+        self.run_in(&self.followers, self.access.answer_within.min(LONGEST_READ), work).await
     }
 
     async fn run_in<T: Send + 'static>(
         self: &Arc<Self>,
         slots: &Arc<Semaphore>,
+        within: Duration,
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
         let late = || StoreError::Unavailable("the store did not answer in time".into());
-        let deadline = Instant::now() + self.access.answer_within;
+        let deadline = Instant::now() + within;
         let done = async {
             let slot = Arc::clone(slots).acquire_owned().await;
             let slot = slot.map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
@@ -151,7 +157,7 @@ impl Pool {
     async fn carry_out<T: Send + 'static>(
         self: Arc<Self>,
         work: impl Work<T>,
-        _slot: OwnedSemaphorePermit,
+        slot: OwnedSemaphorePermit,
         deadline: Instant,
         reply: oneshot::Sender<Result<T, StoreError>>,
     ) {
@@ -160,11 +166,15 @@ impl Pool {
         let done = tokio::time::timeout_at(deadline, self.attempt(&work, &under_way)).await;
         let Ok((link, answer)) = done else {
             drop(reply);
-            // A server that is gone without a word answers on no connection.
-            self.idle.lock().clear();
             let canceller: Option<Canceller> = under_way.into_inner();
             if let Some(canceller) = canceller {
-                canceller.cancel(self.access.answer_within).await;
+                // The next read of the log does not wait for this; other calls do, so that a server that is busy with what was
+                // given up is not given more.
+                let _slot = (!Arc::ptr_eq(slot.semaphore(), &self.followers)).then_some(slot);
+                if !canceller.cancel(self.access.answer_within).await {
+                    // A server that is gone without a word answers on no connection.
+                    self.idle.lock().clear();
+                }
             }
             return;
         };
@@ -173,11 +183,20 @@ impl Pool {
         let Some(link) = link else { return };
         if link.take_appended() {
             self.to_announce.store(true, Ordering::SeqCst);
+            // The next call need not wait for this.
+            drop(slot);
             if !self.announce(&link).await {
                 return;
             }
         }
-        self.idle.lock().push(link);
+        self.keep(link);
+    }
+
+    /// Back among the idle ones, unless the primary is another by now.
+    fn keep(&self, link: Link) {
+        if self.address.hosts().len() == 1 || *self.incarnation.lock() == link.about.incarnation {
+            self.idle.lock().push(link);
+        }
     }
 
     async fn attempt<T>(
@@ -232,7 +251,7 @@ impl Pool {
                 match pool.dial().await {
                     Ok(link) => {
                         *pause = Pause::default();
-                        pool.idle.lock().push(link);
+                        pool.keep(link);
                         Ok(())
                     }
                     Err(fault) => {
@@ -266,6 +285,7 @@ impl Pool {
     /// A connection to the primary, made to serve the purpose.
     pub(super) async fn dial_to(&self, purpose: Purpose) -> Result<Link, ServerFault> {
         let (place, link) = self.primary().await?;
+        self.settle_on(&link)?;
         let served = async {
             match purpose {
                 Purpose::Use { known } => namespace::ready(&link, &self.access, known).await,
@@ -274,7 +294,14 @@ impl Pool {
             }
         };
         let patience = patience(&self.address, &self.access);
-        tokio::time::timeout(patience, served).await.map_err(|_| late(&link.about.server))??;
+        let Ok(served) = tokio::time::timeout(patience, served).await else {
+            let fault = late(&link.about.server);
+            let canceller = link.canceller();
+            drop(link);
+            canceller.cancel(self.access.answer_within).await;
+            return Err(fault);
+        };
+        served?;
         self.good_host.store(place, Ordering::Relaxed);
         Ok(link)
     }
@@ -293,8 +320,10 @@ impl Pool {
                 (place, Ok(link)) => {
                     until = until.or_else(|| Some(Instant::now() + LOOK_FURTHER));
                     let later = found.as_ref().is_none_or(|(other, best)| {
-                        if best.about.is_of_the_cluster_of(&link.about) {
-                            link.about.incarnation > best.about.incarnation
+                        if best.about.is_before(&link.about.incarnation) {
+                            true
+                        } else if link.about.is_before(&best.about.incarnation) {
+                            false
                         } else {
                             // Two clusters are a mistake in the address; whoever was used before goes on being used.
                             place == first && *other != first
@@ -320,6 +349,23 @@ impl Pool {
         found.ok_or_else(|| worst.unwrap_or_else(|| ServerFault::Odd("no host".into())))
     }
 
+    /// Refuses a primary from before a promotion that was seen, and parts with links to one.
+    fn settle_on(&self, link: &Link) -> Result<(), ServerFault> {
+        if self.address.hosts().len() == 1 {
+            return Ok(());
+        }
+        let mut seen = self.incarnation.lock();
+        if *seen == link.about.incarnation {
+            return Ok(());
+        }
+        if link.about.is_before(&seen) {
+            return Err(ServerFault::NotPrimary { server: link.about.server.clone() });
+        }
+        seen.clone_from(&link.about.incarnation);
+        self.idle.lock().clear();
+        Ok(())
+    }
+
     async fn open(&self, place: usize, host: &Host) -> (usize, Result<Link, ServerFault>) {
         let opened = Link::open(&self.address, host, &self.access, &self.heads);
         let opened = tokio::time::timeout(patience(&self.address, &self.access), opened).await;
@@ -336,9 +382,15 @@ impl Pool {
             "BEGIN; SET LOCAL synchronous_commit = off; \
              SELECT pg_notify('{channel}', lpad(to_hex(epoch), 16, '0') || '.' || seq) FROM head; COMMIT"
         );
-        while self.to_announce.load(Ordering::SeqCst) && !self.announcing.swap(true, Ordering::SeqCst) {
+        let until = Instant::now() + self.access.answer_within;
+        let in_time = || Instant::now() < until;
+        while in_time()
+            && self.to_announce.load(Ordering::SeqCst)
+            && !self.announcing.swap(true, Ordering::SeqCst)
+        {
             let _done = Announcing(&self.announcing);
-            while self.to_announce.swap(false, Ordering::SeqCst) {
+            // What comes after that is the next one's to tell.
+            while in_time() && self.to_announce.swap(false, Ordering::SeqCst) {
                 let told = link.client.batch_execute(&text);
                 if !matches!(tokio::time::timeout(self.access.answer_within, told).await, Ok(Ok(()))) {
                     return false;
