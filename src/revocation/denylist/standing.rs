@@ -32,6 +32,13 @@ pub struct Reading {
     overflows: u64,
 }
 
+impl Reading {
+    /// When, on the clock's elapsed time.
+    pub(in crate::revocation) fn sent(&self) -> Duration {
+        self.sent
+    }
+}
+
 /// Where the denylist stands, as those who wait see it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::revocation) struct Position {

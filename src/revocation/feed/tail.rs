@@ -252,7 +252,8 @@ impl Feed {
             let until = self.elapsed().saturating_add(self.settings.settle - epoch_age);
             tail.settling_until = tail.settling_until.max(Some(until));
         }
-        if tail.settling_until.is_some_and(|until| self.elapsed() < until) {
+        // By when it was sent: what a slow read found was there before the holders had their time.
+        if tail.settling_until.is_some_and(|until| reading.sent() < until) {
             self.denylist.reached(head);
         } else {
             tail.settling_until = None;

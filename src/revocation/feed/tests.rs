@@ -14,6 +14,7 @@ const SOON: Duration = Duration::from_secs(20);
 struct FaultyLog {
     state: Mutex<State>,
     moved: Notify,
+    released: Notify,
 }
 
 #[derive(Default)]
@@ -23,6 +24,9 @@ struct State {
     entries: Vec<Entry>,
     reads_fail: bool,
     reads_hang: bool,
+    /// The next read waits with its answer until it is released; `waiting` once it does.
+    slow: bool,
+    waiting: bool,
     writes_fail: bool,
     reads: u64,
     whole_reads: u64,
@@ -50,6 +54,10 @@ impl RevocationLog for FaultyLog {
     async fn read_after(&self, cursor: Option<Revision>, limit: usize) -> Result<Page, StoreError> {
         if self.state.lock().reads_hang {
             std::future::pending::<()>().await;
+        }
+        if std::mem::take(&mut self.state.lock().slow) {
+            self.state.lock().waiting = true;
+            self.released.notified().await;
         }
         let mut state = self.state.lock();
         state.reads += 1;
@@ -135,7 +143,7 @@ impl Bench {
     fn holding(limits: denylist::Settings, adjust: impl FnOnce(&mut Settings)) -> Self {
         let (clock, hands) = Clock::manual(NOON);
         let state = Mutex::new(State { epoch: 1, epoch_age: Duration::MAX, ..State::default() });
-        let log = Arc::new(FaultyLog { state, moved: Notify::new() });
+        let log = Arc::new(FaultyLog { state, moved: Notify::new(), released: Notify::new() });
         let denylist = Arc::new(Denylist::new(limits));
         let mut settings = Settings {
             confirm_every: Duration::from_millis(5),
@@ -423,4 +431,24 @@ async fn what_was_written_here_and_did_not_fit_is_given_back_and_lets_nobody_in(
     assert!(bench.denylist.standing(&bench.clock.now()).full, "there is no place for it yet");
     bench.hands.advance(Duration::from_secs(90 * 86_400));
     bench.until("over", |bench| !bench.denylist.standing(&bench.clock.now()).full).await;
+}
+
+#[tokio::test]
+async fn a_read_sent_while_holders_have_their_time_confirms_nothing_however_late_it_comes() {
+    let bench = Bench::with(10, |settings| {
+        settings.settle = Duration::from_millis(300);
+        settings.answer_within = SOON;
+    });
+    bench.log.state.lock().epoch_age = Duration::ZERO;
+    bench.start();
+    bench.until("read", |bench| bench.log.state.lock().reads > 0).await;
+    bench.log.state.lock().slow = true;
+    bench.until("a slow read is under way", |bench| bench.log.state.lock().waiting).await;
+    bench.hands.advance(Duration::from_millis(400));
+    let reads = bench.denylist.reads();
+    bench.log.state.lock().reads_hang = true;
+    // It arrives now, and was sent before.
+    bench.log.released.notify_one();
+    bench.until("the next read is sent", |bench| bench.denylist.reads() > reads).await;
+    assert!(!bench.loaded());
 }
