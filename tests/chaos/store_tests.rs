@@ -34,7 +34,20 @@ async fn a_redis_s_replica_takes_over_with_what_it_has() {
     let setup = Setup { replica: true, ..Setup::default() };
     let mut store = Store::start(Engine::Redis, setup, 1).await.unwrap();
     assert_eq!(store.ask("SET a 1"), "+OK");
-    while store.ask("WAIT 1 100") != ":1" {}
+    // WAIT would wait for what its own connection wrote, which is another one.
+    let caught_up = || {
+        let info = store.ask("INFO replication");
+        let after = |name: &str| {
+            let digits = info.split(name).nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse::<u64>().ok()
+        };
+        after("master_repl_offset:").is_some_and(|end| after(",offset=") >= Some(end))
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !caught_up() {
+        assert!(std::time::Instant::now() < deadline, "the replica follows");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     store.detach_replica();
     assert_eq!(store.ask("SET late 1"), "+OK", "acknowledged, and nowhere else");
     store.fail_over();
