@@ -202,6 +202,7 @@ async fn a_standby_that_is_promoted_gets_back_what_it_lacks() {
     let two = Sidecar::over(store(), OFTEN);
     let report = one.store.inspect().await.unwrap();
     assert!(report.warnings.iter().any(|warning| warning.contains("asynchronously")), "{report:?}");
+    until("the table", async || standby.sql("SELECT to_regclass('ha.log') IS NOT NULL") == "t").await;
     until("streamed", async || standby.sql("SELECT count(*) FROM ha.log") == "1").await;
     let _ = standby.sql("SELECT pg_wal_replay_pause()");
     // The standby has neither seen nor been sent this when the primary is gone.
@@ -243,6 +244,7 @@ async fn of_two_primaries_the_one_promoted_last_is_used() {
     let promoted = former.standby();
     let alone = open(&former, access(&former, "two"));
     alone.append(token_draft(1)).await.unwrap();
+    until("the table", async || promoted.sql("SELECT to_regclass('two.log') IS NOT NULL") == "t").await;
     until("streamed", async || promoted.sql("SELECT count(*) FROM two.log") == "1").await;
     let _ = promoted.sql("SELECT pg_promote()");
     until("promoted", async || promoted.sql("SELECT pg_is_in_recovery()") == "f").await;
