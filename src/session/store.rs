@@ -54,6 +54,29 @@ pub struct NewSession {
     pub recorded: bool,
 }
 
+impl NewSession {
+    /// The record of this login, once the store has stamped it.
+    #[must_use]
+    pub fn record(&self, created_at: Timestamp) -> SessionRecord {
+        SessionRecord {
+            id: self.id,
+            issuer: self.issuer.clone(),
+            subject: self.subject.clone(),
+            policy: self.policy.clone(),
+            client_id: self.client_id.clone(),
+            device: self.device.clone(),
+            attributes: self.attributes.clone(),
+            attributes_version: 1,
+            created_at,
+            last_active_at: created_at,
+            idle: self.idle,
+            absolute_end: created_at.after(self.absolute),
+            generation: self.generation,
+            generation_began_at: created_at,
+        }
+    }
+}
+
 /// A recorded login.
 #[derive(Clone, Debug)]
 pub struct Created {

@@ -258,22 +258,8 @@ impl Engine {
                 let stamp = engine.image.stamps.entry(key).or_default();
                 stamp.0 = stamp.0.max(created_at);
             }
-            let record = SessionRecord {
-                id: SessionId::from_bytes(u128::from(number).to_be_bytes()),
-                issuer: new.issuer,
-                subject: new.subject,
-                policy: new.policy,
-                client_id: new.client_id,
-                device: new.device,
-                attributes: new.attributes,
-                attributes_version: 1,
-                created_at,
-                last_active_at: created_at,
-                idle: new.idle,
-                absolute_end: created_at.after(new.absolute),
-                generation: new.generation,
-                generation_began_at: created_at,
-            };
+            let id = SessionId::from_bytes(u128::from(number).to_be_bytes());
+            let record = SessionRecord { id, ..new.record(created_at) };
             let kept = Kept { record: record.clone(), subject: new.subject_key, issuer: new.issuer_key };
             engine.image.sessions.insert(record.id, kept);
             let revision = engine.head();

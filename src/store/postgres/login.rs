@@ -2,30 +2,9 @@
 
 use super::failed::Failed;
 use super::rows::{at, json, signed, span};
-use crate::clock::Timestamp;
 use crate::session::record::SessionRecord;
 use crate::session::store::NewSession;
 use tokio_postgres::types::ToSql;
-
-/// The record of a login that is stamped so.
-pub(super) fn new_record(new: &NewSession, created_at: Timestamp) -> SessionRecord {
-    SessionRecord {
-        id: new.id,
-        issuer: new.issuer.clone(),
-        subject: new.subject.clone(),
-        policy: new.policy.clone(),
-        client_id: new.client_id.clone(),
-        device: new.device.clone(),
-        attributes: new.attributes.clone(),
-        attributes_version: 1,
-        created_at,
-        last_active_at: created_at,
-        idle: new.idle,
-        absolute_end: created_at.after(new.absolute),
-        generation: new.generation,
-        generation_began_at: created_at,
-    }
-}
 
 /// A record's columns, beside its texts.
 pub(super) struct NewRow<'a> {

@@ -7,7 +7,7 @@ use super::locks;
 use super::log::{
     APPEND_MANY, LOCK_HEAD, RAISE_STAMPS, SKEW, Terms, append_and_commit, committed, session_entry,
 };
-use super::login::{NewRow, new_record};
+use super::login::NewRow;
 use super::rows::{self, Many, at, clock, instant, json, not_cut_off, record, record_columns, signed, span};
 use crate::clock::Timestamp;
 use crate::revocation::{Appended, DenialKey, Entry, EntryKind};
@@ -103,7 +103,7 @@ pub(super) async fn create(link: &Link, terms: Terms, new: &NewSession) -> Resul
     let (head, now, cutoff) = begin_login(link, terms, new).await?;
     let last = cutoff.as_millis();
     let after_cutoffs = if last == 0 { 0 } else { last.saturating_add(1) };
-    let record = new_record(new, now.max(Timestamp::from_millis(after_cutoffs)));
+    let record = new.record(now.max(Timestamp::from_millis(after_cutoffs)));
     if !new.recorded {
         stamp_login(link, new, record.created_at).await?;
         let created = Created { record, evicted: Vec::new(), revision: head };

@@ -296,7 +296,7 @@ impl RevocationLog for RedisStore {
 impl SessionStore for RedisStore {
     async fn create(&self, new: NewSession) -> Result<CreateOutcome, StoreError> {
         let own = sessions::login(&new)?;
-        sessions::created(self.0.write(&script::CREATE, own, new.now, "a login").await?, new)
+        sessions::created(self.0.write(&script::CREATE, own, new.now, "a login").await?, &new)
     }
 
     async fn rotate(

@@ -40,7 +40,7 @@ pub(super) fn login(new: &NewSession) -> Result<Arguments, StoreError> {
     Ok(arguments.flag(new.recorded))
 }
 
-pub(super) fn created(mut reply: Reply, new: NewSession) -> Result<CreateOutcome, StoreError> {
+pub(super) fn created(mut reply: Reply, new: &NewSession) -> Result<CreateOutcome, StoreError> {
     let revision = reply.revision()?;
     if reply.left() == 0 {
         return Ok(CreateOutcome::LimitReached);
@@ -53,22 +53,7 @@ pub(super) fn created(mut reply: Reply, new: NewSession) -> Result<CreateOutcome
         let key = ended.key()?;
         evicted.push((id, Entry { kind: EntryKind::Session, key, expires_at: expiry(&mut ended)? }));
     }
-    let record = SessionRecord {
-        id: new.id,
-        issuer: new.issuer,
-        subject: new.subject,
-        policy: new.policy,
-        client_id: new.client_id,
-        device: new.device,
-        attributes: new.attributes,
-        attributes_version: 1,
-        created_at,
-        last_active_at: created_at,
-        idle: new.idle,
-        absolute_end: created_at.after(new.absolute),
-        generation: new.generation,
-        generation_began_at: created_at,
-    };
+    let record = new.record(created_at);
     Ok(CreateOutcome::Created(Box::new(Created { record, evicted, revision })))
 }
 

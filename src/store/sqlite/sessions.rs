@@ -19,22 +19,7 @@ const COLUMNS: &str = "id, issuer, subject, policy, client_id, device, attribute
 /// Stamps and records a login.
 pub(super) fn create(file: &Connection, new: &NewSession) -> Result<CreateOutcome, StoreError> {
     let created_at = log::stamp_login(file, new.subject_key, new.issuer_key, new.now)?;
-    let record = SessionRecord {
-        id: new.id,
-        issuer: new.issuer.clone(),
-        subject: new.subject.clone(),
-        policy: new.policy.clone(),
-        client_id: new.client_id.clone(),
-        device: new.device.clone(),
-        attributes: new.attributes.clone(),
-        attributes_version: 1,
-        created_at,
-        last_active_at: created_at,
-        idle: new.idle,
-        absolute_end: created_at.after(new.absolute),
-        generation: new.generation,
-        generation_began_at: created_at,
-    };
+    let record = new.record(created_at);
     let mut evicted = Vec::new();
     if new.recorded {
         if let Some(limit) = new.limit {
