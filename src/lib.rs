@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod grpc;
 pub mod keys;
+pub mod members;
 pub mod ops;
 pub mod revocation;
 pub mod session;

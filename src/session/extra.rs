@@ -2,6 +2,7 @@
 //! text, so that no number is rounded and no string respelled; read strictly, so that no two readers of the token can
 //! see different things in it.
 
+use crate::members;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -64,8 +65,7 @@ impl<'a> Extra<'a> {
             .deserialize(&mut strict)
             .and_then(|()| strict.end())
             .map_err(|_| "must be JSON without a member twice, nested at most 16 deep")?;
-        let mut reader = serde_json::Deserializer::from_str(text);
-        reader.deserialize_map(Members).map(Self).map_err(|_| "must be a JSON object")
+        members::read(text).map(Self).map_err(|_| "must be a JSON object")
     }
 
     /// Whether a name is among [`RESERVED`] or empty.
@@ -82,24 +82,6 @@ impl<'a> Extra<'a> {
 
 fn is_free(name: &str) -> bool {
     !name.is_empty() && !RESERVED.contains(&name)
-}
-
-struct Members;
-
-impl<'de> Visitor<'de> for Members {
-    type Value = Vec<(String, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
-        }
-        Ok(members)
-    }
 }
 
 /// Walks any JSON and keeps nothing, refusing duplicates and depth.

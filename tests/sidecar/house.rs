@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first. A room may import those below its own floor, and itself.
 const FLOORS: &[&[&str]] = &[
-    &["token", "clock"],
+    &["token", "clock", "members"],
     &["ops"],
     &["keys", "revocation"],
     &["verify", "session"],
