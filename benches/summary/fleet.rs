@@ -406,7 +406,7 @@ async fn sessions(engine: &Engine, report: &mut Report) {
     let begun = Instant::now();
     join_all(refresh_tokens.into_iter().map(|mut token| async move {
         for _ in 0..ROUNDS {
-            let request = RefreshRequest { refresh_token: Some(token) };
+            let request = RefreshRequest { refresh_token: Some(token), ..RefreshRequest::default() };
             let refreshed =
                 TokenServiceClient::new(channel.clone()).refresh(request).await.unwrap().into_inner();
             token = refreshed.tokens.unwrap().refresh_token;

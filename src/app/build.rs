@@ -107,6 +107,7 @@ impl Assembly {
             },
         ));
         let rings: Vec<_> = issuers.iter().filter_map(|issuer| issuer.ring.clone()).collect();
+        let cookies: Vec<_> = issuers.iter().filter_map(|issuer| issuer.cookies.clone()).collect();
         let sessions = build_sessions(&config, own.as_ref(), &sessions_store, &denylist, &clock);
         let reader = config.own.as_ref().zip(own.as_ref()).map(|(settings, own)| {
             let issuer = Arc::clone(&settings.issuer);
@@ -141,6 +142,9 @@ impl Assembly {
             settings: edge_settings(&config),
         });
         background_of_rooms(&mut background, own, &rings, &feed);
+        for keys in cookies {
+            background.add(move |cancel| keys.run(cancel));
+        }
         let purge = Purge { store: sessions_store, clock: clock.clone() };
         background.add(move |cancel| purge.run(cancel));
         if let Some(shared) = &shared {

@@ -1,10 +1,12 @@
 //! Single rooms from their sections; a fault of a room gets the place of its setting.
 
 use crate::clock::Clock;
-use crate::config::{self, Config, Fault, Floor, OwnKeys};
+use crate::config::{self, Config, Credentials, Fault, Floor, OwnKeys};
 use crate::grpc::callers::{Caller, Proof, Right, SecretDigest};
 use crate::grpc::tls::{Files, TlsSource};
-use crate::keys::{self, Algorithm, FetchUrl, HandleKeys, KeyRing, SigningKeys};
+use crate::keys::{
+    self, Algorithm, CookieKeys, CookieSettings, CookieVersion, FetchUrl, HandleKeys, KeyRing, SigningKeys,
+};
 use crate::session::policy::{AtLimit, Overrides, Preset, Strategy};
 use crate::session::{Policies, Policy};
 use crate::token::{Issuer, Secret};
@@ -132,6 +134,7 @@ pub(super) fn build_issuers(
     for (index, settings) in config.issuers.iter().enumerate() {
         issuers.extend(build_foreign(config, index, settings, clock, faults));
     }
+    refuse_shared_cookies(config, &issuers, faults);
     issuers
 }
 
@@ -181,6 +184,7 @@ fn build_own_issuer(
     Some(IssuerSettings {
         policy: noted(policy, config, "own", faults)?,
         ring,
+        cookies: None,
         freshness: own_freshness(default),
         by_policy: by_policy.collect(),
         longest_life: own.policies.longest_life() + MAX_LEEWAY,
@@ -204,15 +208,15 @@ fn build_foreign(
     faults: &mut Vec<Fault>,
 ) -> Option<IssuerSettings> {
     let at = |key: &str| format!("issuers[{index}].{key}");
-    let ring = build_ring(
-        config,
-        &at("keys"),
-        &settings.issuer,
-        &settings.keys,
-        &settings.algorithms,
-        clock,
-        faults,
-    );
+    let (ring, cookies) = match &settings.credentials {
+        Credentials::Jwts(keys) => {
+            let (issuer, algorithms) = (&settings.issuer, &settings.algorithms);
+            (build_ring(config, &at("keys"), issuer, keys, algorithms, clock, faults), None)
+        }
+        Credentials::Cookies(cookies) => {
+            (None, build_cookies(config, &at("authjs.secret_files"), cookies, faults))
+        }
+    };
     let mut path = |key: &str, text: &str| {
         noted(ClaimPath::parse(text), config, &at(&format!("claims.{key}")), faults)
             .unwrap_or_else(|| ClaimPath::member(text))
@@ -226,6 +230,13 @@ fn build_foreign(
         scopes: path("scopes", &claims.scopes),
         login: Some(path("login", &claims.login)),
     };
+    let (max_lifetime, renew_before) = match &settings.credentials {
+        Credentials::Jwts(_) => (settings.max_lifetime, settings.renew_before),
+        // Auth.js reads the clock twice, for `iat` and for `exp`.
+        Credentials::Cookies(cookies) => {
+            (cookies.max_age + MAX_LEEWAY, cookies.max_age.saturating_sub(cookies.update_age))
+        }
+    };
     let policy = IssuerPolicy::new(PolicySettings {
         issuer: Arc::clone(&settings.issuer),
         algorithms: settings.algorithms.clone(),
@@ -233,15 +244,20 @@ fn build_foreign(
         types: settings.types.clone(),
         allow_missing_type: settings.allow_missing_type,
         leeway: settings.leeway,
-        max_lifetime: settings.max_lifetime,
+        max_lifetime,
         required: settings.require.clone(),
         paths,
-        renew_before: settings.renew_before,
+        renew_before,
         own: false,
     });
+    let policy = noted(policy, config, &format!("issuers[{index}]"), faults)?;
+    if ring.is_none() && cookies.is_none() {
+        return None;
+    }
     Some(IssuerSettings {
-        policy: noted(policy, config, &format!("issuers[{index}]"), faults)?,
-        ring: Some(ring?),
+        policy,
+        ring,
+        cookies,
         freshness: Arc::new(Freshness {
             fully_consistent: settings.freshness.floor == Floor::FullyConsistent,
             bound: settings.freshness.staleness_bound,
@@ -249,8 +265,48 @@ fn build_foreign(
             renew_before: None,
         }),
         by_policy: HashMap::new(),
-        longest_life: settings.max_lifetime.max(FOREIGN_SESSION) + MAX_LEEWAY,
+        longest_life: max_lifetime.max(FOREIGN_SESSION) + MAX_LEEWAY,
     })
+}
+
+fn build_cookies(
+    config: &Config,
+    path: &str,
+    settings: &config::AuthJs,
+    faults: &mut Vec<Fault>,
+) -> Option<Arc<CookieKeys>> {
+    let version = match settings.version {
+        config::AuthJsVersion::V5 => CookieVersion::AuthJs5,
+        config::AuthJsVersion::V4 => CookieVersion::NextAuth4,
+    };
+    let names = if settings.cookies.is_empty() {
+        version.usual_names().map(str::to_owned).to_vec()
+    } else {
+        settings.cookies.clone()
+    };
+    let secret_files = settings.secret_files.clone();
+    let loaded = CookieKeys::load(CookieSettings { version, names, secret_files, max_age: settings.max_age });
+    match loaded {
+        Ok(keys) => Some(Arc::new(keys)),
+        Err((place, error)) => {
+            let at = format!("{path}[{place}]");
+            let fault = config.fault_at(&at, chain(&error));
+            faults.push(fault);
+            None
+        }
+    }
+}
+
+/// A cookie that two issuers' keys open would be one's or the other's by chance.
+fn refuse_shared_cookies(config: &Config, issuers: &[IssuerSettings], faults: &mut Vec<Fault>) {
+    let with_cookies: Vec<_> = issuers.iter().filter_map(|issuer| issuer.cookies.as_ref()).collect();
+    for (at, keys) in with_cookies.iter().enumerate() {
+        if with_cookies.iter().take(at).any(|other| keys.overlaps(other)) {
+            let message =
+                "two issuers share a secret and a cookie's name: nobody could tell whose a cookie is";
+            faults.push(config.fault_at("issuers", message));
+        }
+    }
 }
 
 fn build_ring(

@@ -4,7 +4,7 @@ use crate::app::{self, Assembly, StartError};
 use crate::cli::output::{Output, Tone};
 use crate::cli::{CheckArgs, UNDECIDED, USAGE, YES, client};
 use crate::clock::Clock;
-use crate::config::{self, Config, Faults, Overlay};
+use crate::config::{self, Config, Credentials, Faults, Overlay};
 use crate::store::{Report, ServerFault};
 use std::path::Path;
 
@@ -99,6 +99,14 @@ pub(crate) fn load(file: Option<&Path>, settings: &[String]) -> Result<Config, T
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for issuer in &config.issuers {
+        if matches!(issuer.credentials, Credentials::Cookies(_)) {
+            warnings.push(format!(
+                "{}: Auth.js renews its cookies, with a new `iat` and `jti`; only a cookie that carries its login's \
+                 instant as `{}` is hit by a cut-off by subject after it was renewed: have the jwt callback set it once",
+                issuer.issuer, issuer.claims.login
+            ));
+            continue;
+        }
         warnings.push(format!(
             "{}: a cut-off by subject is judged by `{}`, failing that by `iat`; where tokens are renewed without a new \
              login and don't carry it, a renewal escapes the cut-off",

@@ -105,15 +105,14 @@ pub fn inspect(token: &str, now: Timestamp) -> Report {
     let parts: Vec<&str> = token.splitn(7, '.').collect();
     match parts.as_slice() {
         [header, claims, signature] => report.jwt(header, claims, signature),
-        [header, _, _, _, _] => {
-            report.kind = Kind::Jwe;
-            report.header = report.members("header", header);
-            report.always(Reason::UnsupportedType, "encrypted (five parts): no key of ours opens it");
-        }
+        [header, wrapped, iv, content, tag] => report.jwe(header, wrapped, [iv, content, tag]),
         _ if token.starts_with('{') => {
             report.always(Reason::Malformed, "JSON serialization; only the compact one is read");
         }
-        _ => report.always(Reason::Malformed, "neither three parts (JWT) nor an opaque token of ours"),
+        _ => report.always(
+            Reason::Malformed,
+            "neither three parts (JWT), five (encrypted cookie) nor an opaque token of ours",
+        ),
     }
     report
 }
@@ -173,6 +172,53 @@ impl Report {
             self.judge_names(&claims);
             self.judge_times(&claims);
         }
+    }
+
+    /// An encrypted token, which is a session cookie of Auth.js or NextAuth or nothing that is ever accepted.
+    fn jwe(&mut self, header: &str, wrapped: &str, rest: [&str; 3]) {
+        self.kind = Kind::Jwe;
+        self.header = self.members("header", header);
+        if !wrapped.is_empty() {
+            self.always(Reason::Malformed, "it has an encrypted key, which `dir` has not");
+        }
+        if rest.iter().any(|part| URL_SAFE_NO_PAD.decode(part).is_err()) {
+            self.always(Reason::Malformed, "a part is not base64url without padding");
+        }
+        let Some(header) = self.header.clone() else { return };
+        for name in ["zip", "crit"] {
+            if header.get(name).is_some() {
+                self.always(Reason::UnsupportedType, format!("any `{name}` is refused"));
+            }
+        }
+        match header.text("alg").as_deref() {
+            Some("dir") => {}
+            Some(_) => {
+                let why = "`alg` is not `dir`: wrapped and agreed keys (PBES2, RSA, ECDH) are never accepted";
+                self.always(Reason::UnsupportedAlgorithm, why);
+            }
+            None => self.always(Reason::Malformed, "the header has no `alg`"),
+        }
+        let has_kid = header.get("kid").is_some();
+        match header.text("enc").as_deref() {
+            Some("A256CBC-HS512") => {
+                self.notes
+                    .push("as Auth.js v5 writes session cookies: an issuer with `authjs: {version: 5}`");
+            }
+            Some("A256GCM") if !has_kid => {
+                self.notes
+                    .push("as NextAuth v4 writes session cookies: an issuer with `authjs: {version: 4}`");
+            }
+            Some("A256GCM") => self.notes.push("Auth.js v5 reads such cookies and doesn't write them"),
+            Some(_) => {
+                self.always(Reason::UnsupportedAlgorithm, "`enc` is neither A256CBC-HS512 nor A256GCM")
+            }
+            None => self.always(Reason::Malformed, "the header has no `enc`"),
+        }
+        if has_kid {
+            self.notes.push("`kid` tells secret and cookie name apart: another of either is UNKNOWN_KEY");
+        }
+        self.notes.push("its claims are encrypted: `countersign verify --name COOKIE` shows them");
+        self.usually(Reason::UnsupportedType, "encrypted; needs an issuer with `authjs`");
     }
 
     fn judge_header(&mut self, header: &Members, signature: &str) {

@@ -150,11 +150,37 @@ fn base64_with_padding_or_spaces_is_told() {
 }
 
 #[test]
-fn an_encrypted_token_is_recognised() {
-    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","enc":"A256GCM"}"#);
-    let report = inspect(&format!("{header}..a.b.c"), NOW);
-    assert_eq!(report.kind, Kind::Jwe);
-    assert_eq!(report.refusals[0].reason, Reason::UnsupportedType);
+fn an_encrypted_cookie_is_recognised_and_its_library_named() {
+    let with = |header: &str| format!("{}..AAAA.AAAA.AAAA", URL_SAFE_NO_PAD.encode(header));
+    for (header, library) in [
+        (r#"{"alg":"dir","enc":"A256GCM"}"#, "NextAuth v4"),
+        (r#"{"alg":"dir","enc":"A256CBC-HS512","kid":"k"}"#, "Auth.js v5"),
+    ] {
+        let report = inspect(&with(header), NOW);
+        assert_eq!(report.kind, Kind::Jwe);
+        assert_eq!(reasons(&with(header)), [(Reason::UnsupportedType, false)]);
+        assert!(report.notes[0].contains(library), "{:?}", report.notes);
+    }
+}
+
+#[test]
+fn what_no_cookie_may_be_is_told() {
+    let first = |header: &str, wrapped: &str| {
+        let token = format!("{}.{wrapped}.AAAA.AAAA.AAAA", URL_SAFE_NO_PAD.encode(header));
+        reasons(&token)[0]
+    };
+    let good = r#"{"alg":"dir","enc":"A256GCM"}"#;
+    assert_eq!(first(good, "AAAA"), (Reason::Malformed, true));
+    for (header, reason) in [
+        (r#"{"alg":"PBES2-HS512+A256KW","enc":"A256GCM"}"#, Reason::UnsupportedAlgorithm),
+        (r#"{"alg":"RSA-OAEP","enc":"A256GCM"}"#, Reason::UnsupportedAlgorithm),
+        (r#"{"alg":"dir","enc":"A128GCM"}"#, Reason::UnsupportedAlgorithm),
+        (r#"{"alg":"dir","enc":"A256GCM","zip":"DEF"}"#, Reason::UnsupportedType),
+        (r#"{"enc":"A256GCM"}"#, Reason::Malformed),
+        (r#"{"alg":"dir"}"#, Reason::Malformed),
+    ] {
+        assert_eq!(first(header, ""), (reason, true), "{header}");
+    }
 }
 
 #[test]

@@ -171,6 +171,9 @@ struct VerifyArgs {
     token: String,
     #[command(flatten)]
     target: Target,
+    /// The cookie's exact name, of an encrypted session cookie.
+    #[arg(long, value_name = "COOKIE", default_value = "")]
+    name: String,
     /// The token must be meant for one of these; may be repeated.
     #[arg(long = "audience", value_name = "AUDIENCE")]
     audiences: Vec<String>,

@@ -19,10 +19,11 @@ pub(crate) fn run(args: &VerifyArgs, token: &str, output: &Output) -> u8 {
     };
     let request = VerifyRequest {
         token: Some(token.to_owned()),
-        credential_name: String::new(),
+        credential_name: args.name.clone(),
         audiences: args.audiences.clone(),
         scopes: args.scopes.clone(),
         consistency: Some(Consistency { requirement: Some(requirement) }),
+        cookie_header: None,
     };
     let asked = client::block_on(async {
         let channel = client::connect(&args.target.address, args.target.timeout).await?;

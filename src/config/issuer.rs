@@ -1,5 +1,6 @@
 //! `issuers`: whose tokens are accepted beside our own, and where their keys come from.
 
+use super::authjs::{self, AuthJs, read_authjs};
 use super::freshness::{Freshness, read_freshness};
 use super::reader::{Content, Section};
 use super::scalar;
@@ -25,8 +26,8 @@ pub struct ForeignIssuer {
     pub audiences: Vec<String>,
     /// Accepted algorithms; symmetric ones with a secret file alone, and then one.
     pub algorithms: Vec<Algorithm>,
-    /// Where its keys come from.
-    pub keys: Keys,
+    /// What its credentials are.
+    pub credentials: Credentials,
     /// Accepted `typ`; at least one.
     pub types: Vec<String>,
     /// Whether a token without `typ` is accepted.
@@ -43,6 +44,15 @@ pub struct ForeignIssuer {
     pub freshness: Freshness,
     /// How long before its end a token should be renewed.
     pub renew_before: Duration,
+}
+
+/// What an issuer's credentials are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// Signed JWTs, and where the keys come from that verify them.
+    Jwts(Keys),
+    /// Encrypted session cookies.
+    Cookies(AuthJs),
 }
 
 /// Where an issuer puts what we need: top-level names, or JSON Pointers (RFC 6901) where they begin with `/`.
@@ -106,7 +116,11 @@ pub struct Fetch {
 /// Reads one of `issuers`.
 pub(super) fn read_issuer(section: &Section<'_>) -> ForeignIssuer {
     let issuer = section.text("issuer").unwrap_or_default();
-    let keys = read_keys(&section.section_or_empty("keys"), &issuer);
+    let authjs = section.section("authjs").map(|cookies| read_authjs(section, &cookies));
+    let (credentials, usual_leeway) = match authjs {
+        Some(cookies) => (Credentials::Cookies(cookies), authjs::LEEWAY),
+        None => (Credentials::Jwts(read_keys(&section.section_or_empty("keys"), &issuer)), 30 * SECOND),
+    };
     let audiences = section.texts("audiences");
     if audiences.as_ref().is_some_and(Vec::is_empty) {
         section.fault("audiences", "names no audience: tokens meant for anyone would be accepted");
@@ -117,13 +131,13 @@ pub(super) fn read_issuer(section: &Section<'_>) -> ForeignIssuer {
     }
     let claims = section.section_or_empty("claims");
     ForeignIssuer {
-        algorithms: read_algorithms(section, &keys.source),
+        algorithms: read_algorithms(section, &credentials),
         issuer: issuer.into(),
         audiences: audiences.unwrap_or_default(),
-        keys,
+        credentials,
         types: types.unwrap_or_default(),
         allow_missing_type: section.switch("allow_missing_type").unwrap_or_default(),
-        leeway: section.duration("leeway", Duration::ZERO..=LEEWAY).unwrap_or_default(),
+        leeway: section.duration("leeway", Duration::ZERO..=LEEWAY).unwrap_or(usual_leeway),
         max_lifetime: section.duration("max_lifetime", MINUTE..=400 * DAY).unwrap_or_default(),
         require: section.texts("require").unwrap_or_default(),
         claims: ClaimPaths {
@@ -144,9 +158,9 @@ pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
     name.parse().ok()
 }
 
-fn read_algorithms(section: &Section<'_>, source: &Source) -> Vec<Algorithm> {
+fn read_algorithms(section: &Section<'_>, credentials: &Credentials) -> Vec<Algorithm> {
     let given = section.choices("algorithms", algorithm);
-    let is_secret = matches!(source, Source::SecretFile(_));
+    let is_secret = matches!(credentials, Credentials::Jwts(Keys { source: Source::SecretFile(_), .. }));
     match given {
         None if is_secret && !section.has("algorithms") => {
             section.fault("algorithms", "required with `secret_file`: one of `HS256`, `HS384`, `HS512`");

@@ -6,6 +6,7 @@
 //! them out of a [`Config`], and tells what they find wrong through [`Config::fault_at`].
 
 mod api;
+mod authjs;
 mod callers;
 mod file;
 mod freshness;
@@ -26,10 +27,11 @@ mod yaml;
 mod tests;
 
 pub use api::{Api, Drain, Group, Ops, Rpc, Tls, UnixSocket};
+pub use authjs::{AuthJs, AuthJsVersion};
 pub use callers::{Caller, Identity, Right};
 pub use file::load;
 pub use freshness::{Floor, Freshness, FreshnessOverrides};
-pub use issuer::{ClaimPaths, Fetch, ForeignIssuer, Keys, Source};
+pub use issuer::{ClaimPaths, Credentials, Fetch, ForeignIssuer, Keys, Source};
 pub use overlay::Overlay;
 pub use own::{AtLimit, Own, OwnKeys, PolicySettings, Preset, Strategy};
 pub use place::{Fault, Faults, Place};
@@ -163,14 +165,16 @@ fn read(root: &tree::Node, base: PathBuf, mut faults: Vec<Fault>) -> Result<Conf
     let top = reader.root(root);
     let own = top.section("own").map(|section| (own::read_own(&section), section));
     let api_section = top.section_or_empty("api");
-    let api = api::read_api(&api_section, own.as_ref().is_some_and(|(own, _)| own.can_refresh()));
     let issuers = read_issuers(&top, own.as_ref().map(|(own, _)| &own.issuer));
+    let has_cookies = issuers.iter().any(|issuer| matches!(issuer.credentials, Credentials::Cookies(_)));
+    let can_refresh = has_cookies || own.as_ref().is_some_and(|(own, _)| own.can_refresh());
+    let api = api::read_api(&api_section, can_refresh);
     let listeners = Listeners {
         unix: api_section.has("unix"),
         mutual_tls: api.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     };
     let callers = callers::read_callers(&top.sections("callers"), listeners);
-    judge_served(&api_section, &api, own.as_ref(), &callers);
+    judge_served(&api_section, &api, own.as_ref(), has_cookies, &callers);
     if !top.has("own") && !top.has("issuers") {
         top.fault("", "neither `own` nor `issuers`: no token could be accepted");
     }
@@ -209,9 +213,16 @@ fn read_issuers(top: &Section<'_>, own: Option<&Issuer>) -> Vec<ForeignIssuer> {
 }
 
 /// What is served must be possible, and nobody may do everything for want of a rule.
-fn judge_served(section: &Section<'_>, api: &Api, own: Option<&(Own, Section<'_>)>, callers: &[Caller]) {
+fn judge_served(
+    section: &Section<'_>,
+    api: &Api,
+    own: Option<&(Own, Section<'_>)>,
+    has_cookies: bool,
+    callers: &[Caller],
+) {
     let sessions = api.serve.contains(&Rpc::Sessions);
-    let refresh = api.serve.contains(&Rpc::Refresh);
+    // Cookies are renewed without keys of our own.
+    let refresh = api.serve.contains(&Rpc::Refresh) && !has_cookies;
     match own {
         Some((own, own_section)) => own::judge_served(own_section, own, sessions, refresh),
         None if sessions || refresh => {

@@ -285,6 +285,24 @@ impl<'a> Section<'a> {
         Some(path)
     }
 
+    /// Paths to files that must be there when files are checked; a single path is a list of one.
+    pub(super) fn files(&self, key: &str, content: Content) -> Option<Vec<PathBuf>> {
+        let in_file = matches!(self.node(key).map(|node| &node.place), Some(Place::File { .. }));
+        let path = |text: &str| scalar::text(text).map(PathBuf::from);
+        let paths = self.list_of(key, |text, _| path(text))?;
+        let paths: Vec<_> =
+            paths.into_iter().map(|path| if in_file { self.resolve(&path) } else { path }).collect();
+        let place = self.node(key).map_or(self.place, |node| &node.place);
+        let needed = paths.iter().enumerate().map(|(index, path)| NeededFile {
+            path: path.clone(),
+            content,
+            setting: format!("{}[{index}]", self.path_of(key)),
+            place: place.clone(),
+        });
+        self.reader.files.borrow_mut().extend(needed);
+        Some(paths)
+    }
+
     /// A section that is there.
     pub(super) fn section(&self, key: &str) -> Option<Section<'a>> {
         self.kind(key)?;

@@ -27,6 +27,8 @@ pub enum Kind {
     Address,
     /// A file's path.
     Path,
+    /// A list of files' paths.
+    Paths,
     /// A URL.
     Url,
     /// A claim's top-level name, or a JSON Pointer (RFC 6901) when it begins with `/`.
@@ -58,6 +60,7 @@ impl Kind {
             Self::Duration => "a duration with its unit, such as `30s` or `15m`".to_owned(),
             Self::Address => "an IP address with a port, such as `127.0.0.1:50051`".to_owned(),
             Self::Path => "a path".to_owned(),
+            Self::Paths => "a list of paths".to_owned(),
             Self::Url => "a URL".to_owned(),
             Self::Claim => "a claim's name, or a JSON Pointer that begins with `/`".to_owned(),
             Self::Choice(words) => format!("one of {}", listed(words)),

@@ -3,8 +3,8 @@
 use super::reference::{Absent, Key, Kind};
 use Absent::{Computed, Required, Unset, Value};
 use Kind::{
-    Address, Choice, Choices, Claim, Count, Duration, Named, Path, Section, Sections, Switch, Text, Texts,
-    Url,
+    Address, Choice, Choices, Claim, Count, Duration, Named, Path, Paths, Section, Sections, Switch, Text,
+    Texts, Url,
 };
 
 const fn row(path: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
@@ -49,7 +49,7 @@ pub(super) const TABLE: &[Key] = &[
     row("api.default_deadline", Duration, Value("5s"), "The longest a call may take, and the deadline of one that names none, 10ms to 5m."),
     row("api.max_connection_age", Duration, Value("30m"), "When a connection is asked to end, with jitter, 1m to 7d."),
     row("api.reflection", Switch, Value("true"), "Whether gRPC reflection is served."),
-    row("api.serve", Choices(RPCS), Computed("`[verify, revoke, jwks]`, and `refresh` where `own.handle_keys` and `own.signing_keys` are set"), "Which rpcs this sidecar serves; `verify` includes VerifyStream, `sessions` is all of SessionService."),
+    row("api.serve", Choices(RPCS), Computed("`[verify, revoke, jwks]`, and `refresh` where `own.handle_keys` and `own.signing_keys` are set, or an issuer has `authjs`"), "Which rpcs this sidecar serves; `verify` includes VerifyStream, `sessions` is all of SessionService."),
     row("ops", Section, Unset, "Probes, metrics and our public keys, for the kubelet and Prometheus."),
     row("ops.address", Address, Value("0.0.0.0:9090"), "The listener: /livez, /readyz, /metrics, /.well-known/jwks.json and gRPC health. No secrets."),
     row("drain", Section, Unset, "What happens between SIGTERM and exit."),
@@ -116,9 +116,15 @@ pub(super) const TABLE: &[Key] = &[
     row("issuers[].keys.max_age", Duration, Value("24h"), "How long the last good set serves while fetches fail, up to 30d; then answers are undecided."),
     row("issuers[].keys.timeout", Duration, Value("5s"), "The deadline of one fetch in all, 100ms to 60s."),
     row("issuers[].keys.required", Switch, Value("false"), "Whether readiness waits for the first fetch."),
+    row("issuers[].authjs", Section, Unset, "Encrypted session cookies of Auth.js or NextAuth, in the place of JWTs; `issuer` is then a name of your choice."),
+    row("issuers[].authjs.version", Choice(&["5", "4"]), Value("5"), "5 for Auth.js (`@auth/core`, next-auth 5), 4 for NextAuth 4."),
+    row("issuers[].authjs.secret_files", Paths, Required, "Files with the application's secrets, in its order: the first encrypts, all decrypt. Followed while running."),
+    row("issuers[].authjs.cookies", Texts, Computed("the library's own names"), "The cookies' exact names; `__Secure-` is part of a name, and of the key."),
+    row("issuers[].authjs.max_age", Duration, Value("30d"), "The application's `session.maxAge`: how long a cookie lives, 1m to 400d."),
+    row("issuers[].authjs.update_age", Duration, Value("24h"), "How long after its issue a cookie should be renewed; less than `max_age`."),
     row("issuers[].types", Texts, Value("[at+jwt, JWT]"), "Accepted values of the header's `typ`; `[at+jwt]` keeps ID tokens out where the issuer sets it."),
     row("issuers[].allow_missing_type", Switch, Value("false"), "Whether a token without `typ` is accepted; some issuers set none."),
-    row("issuers[].leeway", Duration, Value("30s"), "How far the issuer's clock may stand apart, up to 60s."),
+    row("issuers[].leeway", Duration, Computed("`30s`; with `authjs` `15s`"), "How far the issuer's clock may stand apart, up to 60s."),
     row("issuers[].max_lifetime", Duration, Value("24h"), "The longest accepted time from `iat` to `exp`, 1m to 400d."),
     row("issuers[].require", Texts, Value("[]"), "Claims that must be there beside `iss`, `aud` and `exp`."),
     row("issuers[].claims", Section, Unset, "Where the issuer puts what we need: names, or JSON Pointers such as `/realm_access/roles`."),

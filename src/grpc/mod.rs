@@ -2,6 +2,7 @@
 
 pub mod callers;
 pub mod codec;
+mod cookies;
 mod key;
 pub mod limits;
 pub mod listener;

@@ -6,7 +6,7 @@ use crate::grpc::router::Parts;
 use crate::grpc::v1::consistency::Requirement;
 use crate::grpc::v1::revoke_request::Target;
 use crate::grpc::v1::{self, RefreshRequest, RefreshResponse, RevokeRequest, RevokeResponse, VerifyRequest};
-use crate::grpc::{status, timestamp};
+use crate::grpc::{cookies, status, timestamp};
 use crate::keys::HandleKind;
 use crate::revocation::{DenialKey, Draft};
 use crate::session::{Renewed, Tokens};
@@ -71,11 +71,11 @@ pub(super) fn verify_now(
     request: &VerifyRequest,
     deadline: Duration,
 ) -> Option<Result<VerifyAnswer, Status>> {
-    let (token, demands) = match demands(request, deadline) {
+    let (token, demands) = match demands(parts, request, deadline) {
         Ok(asked) => asked,
         Err(status) => return Some(Err(status)),
     };
-    parts.verifier.verify_now(token, &demands).map(|result| result.map(answer).map_err(Status::from))
+    parts.verifier.verify_now(&token, &demands).map(|result| result.map(answer).map_err(Status::from))
 }
 
 pub(super) async fn verify(
@@ -83,13 +83,16 @@ pub(super) async fn verify(
     request: &VerifyRequest,
     deadline: Duration,
 ) -> Result<VerifyAnswer, Status> {
-    let (token, demands) = demands(request, deadline)?;
-    parts.verifier.verify(token, &demands).await.map(answer).map_err(Status::from)
+    let (token, demands) = demands(parts, request, deadline)?;
+    parts.verifier.verify(&token, &demands).await.map(answer).map_err(Status::from)
 }
 
-fn demands(request: &VerifyRequest, deadline: Duration) -> Result<(&str, Demands<'_>), Status> {
-    let token =
-        request.token.as_deref().ok_or_else(|| status::bad_call("token", "set it to the credential"))?;
+fn demands<'r>(
+    parts: &'r Parts,
+    request: &'r VerifyRequest,
+    deadline: Duration,
+) -> Result<(Cow<'r, str>, Demands<'r>), Status> {
+    let (credential_name, token) = credential(parts, request)?;
     let requirement = request.consistency.as_ref().and_then(|consistency| consistency.requirement.as_ref());
     let consistency = match requirement {
         None | Some(Requirement::MinimizeLatency(_)) => Consistency::MinimizeLatency,
@@ -105,8 +108,29 @@ fn demands(request: &VerifyRequest, deadline: Duration) -> Result<(&str, Demands
             )
         }
     };
-    let demands = Demands { audiences: &request.audiences, scopes: &request.scopes, consistency, deadline };
+    let demands = Demands {
+        audiences: &request.audiences,
+        scopes: &request.scopes,
+        consistency,
+        deadline,
+        credential_name,
+    };
     Ok((token, demands))
+}
+
+/// The credential and the name it was found under. A header without it holds an empty one, which is a denial and not a
+/// malformed call: that a visitor brings no cookie is nobody's mistake.
+fn credential<'r>(parts: &'r Parts, request: &'r VerifyRequest) -> Result<(&'r str, Cow<'r, str>), Status> {
+    let name = request.credential_name.as_str();
+    match (&request.token, &request.cookie_header) {
+        (Some(token), None) => Ok((name, Cow::Borrowed(token))),
+        (None, Some(header)) if name.is_empty() => {
+            Ok(cookies::find(header, parts.verifier.cookie_names()).unwrap_or_default())
+        }
+        (None, Some(header)) => Ok(cookies::find(header, [name]).unwrap_or_default()),
+        (None, None) => Err(status::bad_call("token", "set it to the credential")),
+        (Some(_), Some(_)) => Err(status::bad_call("cookie_header", "set this or `token`, not both")),
+    }
 }
 
 fn answer(verdict: Verdict) -> VerifyAnswer {
@@ -134,6 +158,7 @@ pub fn encode(accepted: &Accepted<'_>) -> Vec<u8> {
         kind: match accepted.kind() {
             Kind::Jwt => v1::CredentialKind::Jwt,
             Kind::SessionToken => v1::CredentialKind::SessionToken,
+            Kind::AuthJsCookie => v1::CredentialKind::AuthjsCookie,
         }
         .into(),
         refresh_after: accepted.refresh_after().map(timestamp),
@@ -156,9 +181,12 @@ impl<'a> UnaryService<RefreshRequest> for RefreshCall<'a> {
     fn call(&mut self, request: Request<RefreshRequest>) -> Self::Future {
         let parts = self.parts;
         Box::pin(async move {
-            let token = request.into_inner().refresh_token;
+            let RefreshRequest { refresh_token: token, credential_name: name } = request.into_inner();
             let token =
                 token.ok_or_else(|| status::bad_call("refresh_token", "set it to the refresh token"))?;
+            if parts.verifier.renews(&token) {
+                return renew_cookie(parts, &token, &name).await;
+            }
             let sessions = parts.sessions.as_ref().ok_or_else(not_served)?;
             let refreshed = sessions.refresh(&token).await;
             parts.metrics.refresh(refreshed.as_ref().map_or_else(|error| error.reason().as_str(), |_| "ok"));
@@ -167,9 +195,35 @@ impl<'a> UnaryService<RefreshRequest> for RefreshCall<'a> {
                 tokens: Some(tokens_message(tokens)),
                 session_id: session.to_string(),
                 revision: revision.to_string(),
+                cookies: Vec::new(),
             }))
         })
     }
+}
+
+/// An encrypted session cookie is renewed by presenting it: it is its own refresh token.
+async fn renew_cookie(parts: &Parts, cookie: &str, name: &str) -> Result<Response<RefreshResponse>, Status> {
+    if name.is_empty() {
+        return Err(status::bad_call(
+            "credential_name",
+            "set it to the cookie's name: the key depends on it",
+        ));
+    }
+    let renewed = parts.verifier.renew_cookie(cookie, name, parts.settings.deadline).await;
+    parts.metrics.refresh(renewed.as_ref().map_or_else(|refusal| refusal.reason().as_str(), |_| "ok"));
+    let renewed = renewed?;
+    Ok(Response::new(RefreshResponse {
+        tokens: Some(v1::Tokens {
+            access_token: renewed.value,
+            access_token_expires_at: Some(timestamp(renewed.expires_at)),
+            refresh_token: String::new(),
+            refresh_token_expires_at: None,
+            refresh_after: Some(timestamp(renewed.refresh_after)),
+        }),
+        session_id: renewed.session_id,
+        revision: renewed.revision.to_string(),
+        cookies: renewed.cookies.into_iter().map(|(name, value)| v1::Cookie { name, value }).collect(),
+    }))
 }
 
 /// Tokens as the wire has them.

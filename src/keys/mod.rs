@@ -1,6 +1,8 @@
 //! Keys: the sets other issuers publish, our own signing keys, and the keys that authenticate our opaque tokens.
 
 pub mod algorithm;
+pub mod content;
+pub mod cookie;
 mod disk;
 pub mod fault;
 pub mod fetch;
@@ -22,6 +24,8 @@ pub mod verifying;
 mod watched;
 
 pub use algorithm::Algorithm;
+pub use content::{ContentEncryption, ContentKey, Sealed};
+pub use cookie::{CookieKey, CookieKeyError, CookieKeys, CookieSettings, CookieVersion};
 pub use fault::{KeyFault, KeyFileError, LONGEST_KID, Purpose};
 pub use fetch::FetchError;
 pub use handle::{Handle, HandleError, HandleKeys, HandleKind};

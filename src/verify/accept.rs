@@ -9,7 +9,7 @@ use crate::verify::jwt::{Signed, Unverified};
 use crate::verify::refusal::Denied;
 use crate::verify::verifier::undecided;
 use crate::verify::{
-    Acceptance, Accepted, IssuerEntry, Kind, LONGEST_WAIT, RETRY_AFTER, Refusal, Source, Verifier,
+    Acceptance, Accepted, Demands, IssuerEntry, Kind, LONGEST_WAIT, RETRY_AFTER, Refusal, Source, Verifier,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl Verifier {
     /// What an acceptance is bound to: the issuer's key set, or the keys session tokens are authenticated by.
     pub(super) fn generation(&self, entry: &IssuerEntry, kind: Kind) -> u64 {
         match kind {
-            Kind::Jwt => entry.settings.generation(),
+            Kind::Jwt | Kind::AuthJsCookie => entry.settings.generation(),
             Kind::SessionToken => {
                 self.session_tokens.as_ref().map_or(0, |tokens| tokens.handles.generation())
             }
@@ -44,7 +44,12 @@ impl Verifier {
     }
 
     /// Parses, checks signature and issuer policy, and keeps the acceptance.
-    pub(super) fn accept(&self, token: &str, digest: TokenDigest) -> Result<Arc<Acceptance>, NotYet> {
+    pub(super) fn accept(
+        &self,
+        token: &str,
+        name: &str,
+        digest: TokenDigest,
+    ) -> Result<Arc<Acceptance>, NotYet> {
         if let Some(bad) = self.cache.known_bad(&digest) {
             let entry =
                 bad.under.and_then(|(place, _)| self.issuers.values().find(|entry| entry.place == place));
@@ -71,6 +76,9 @@ impl Verifier {
         if HandleKind::of(token).is_some() {
             let unknown = Denied::new(Reason::UnsupportedType, "this sidecar has no keys for opaque tokens");
             return Err(NotYet::Refused(plain(unknown, None)));
+        }
+        if self.is_cookie(token) {
+            return self.accept_cookie(token, name, digest);
         }
         let remembering = |not_yet: NotYet| {
             if let NotYet::KnownBad(_, denial) = &not_yet {
@@ -155,9 +163,10 @@ impl Verifier {
         &self,
         token: &str,
         digest: TokenDigest,
-        deadline: Duration,
+        demands: &Demands<'_>,
     ) -> Result<(Arc<Acceptance>, Source), Refusal> {
-        match self.accept(token, digest) {
+        let Demands { deadline, credential_name: name, .. } = *demands;
+        match self.accept(token, name, digest) {
             Ok(acceptance) => return Ok((acceptance, Source::Signature)),
             Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => return Err(refusal),
             Err(NotYet::NeedsStore) => {
@@ -166,7 +175,7 @@ impl Verifier {
             }
             Err(NotYet::NeedsKeys(entry)) => self.seek_keys(&entry, deadline).await?,
         }
-        match self.accept(token, digest) {
+        match self.accept(token, name, digest) {
             Ok(acceptance) => Ok((acceptance, Source::Signature)),
             Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => Err(refusal),
             Err(NotYet::NeedsKeys(entry)) => Err(unknown_key(&entry)),
@@ -201,11 +210,11 @@ fn malformed(denied: Denied) -> NotYet {
     }
 }
 
-fn refused(denied: Denied, entry: &IssuerEntry) -> NotYet {
+pub(super) fn refused(denied: Denied, entry: &IssuerEntry) -> NotYet {
     NotYet::Refused(plain(denied, Some(entry.settings.policy.issuer())))
 }
 
-fn plain(denied: Denied, issuer: Option<&Issuer>) -> Refusal {
+pub(super) fn plain(denied: Denied, issuer: Option<&Issuer>) -> Refusal {
     Refusal::Denied { reason: denied.reason, action: denied.action(), issuer: issuer.map(Arc::clone) }
 }
 

@@ -105,7 +105,7 @@ impl Acceptance {
     /// are our own. Nor is it ever too young: the sidecar that opened the session may have a clock ahead of this one.
     pub(super) fn check_time(&self, now: Timestamp) -> Result<(), Denied> {
         let leeway = match self.kind {
-            Kind::Jwt => self.issuer.settings.policy.leeway(),
+            Kind::Jwt | Kind::AuthJsCookie => self.issuer.settings.policy.leeway(),
             Kind::SessionToken if now < self.expires_at => return Ok(()),
             Kind::SessionToken => return Err(Denied::new(Reason::SessionEnded, "its session is over")),
         };

@@ -15,6 +15,8 @@ pub enum Kind {
     Jwt,
     /// An opaque session token, judged by its session's record.
     SessionToken,
+    /// An encrypted session cookie of Auth.js or NextAuth.
+    AuthJsCookie,
 }
 
 /// What an accepted credential says. Borrows from the credential: what has to stay is made into an answer at once.

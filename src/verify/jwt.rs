@@ -81,21 +81,44 @@ impl<'d> Unverified<'d> {
             return Err(Denied::new(Reason::UnsupportedAlgorithm, "alg is not the key's own"));
         }
         if key.verify(self.decoded.signing_input.as_bytes(), &self.decoded.signature) {
-            Ok(Signed { decoded: self.decoded, claims: self.claims })
+            Ok(Signed {
+                signing_input: self.decoded.signing_input,
+                payload: &self.decoded.payload,
+                claims: self.claims,
+                kind: Kind::Jwt,
+            })
         } else {
             Err(Denied::new(Reason::BadSignature, "the signature does not verify"))
         }
     }
 }
 
-/// A token whose signature is good. Whether it is accepted is the issuer's policy's to say.
+/// A token whose signature is good, or that a key of its issuer's decrypted. Whether it is accepted is the issuer's
+/// policy's to say.
 #[derive(Debug)]
 pub struct Signed<'d> {
-    decoded: &'d Decoded<'d>,
+    signing_input: &'d str,
+    payload: &'d [u8],
     claims: Object<'d>,
+    kind: Kind,
 }
 
 impl<'d> Signed<'d> {
+    /// A cookie's content, after a key of its issuer's opened it.
+    ///
+    /// # Errors
+    /// MALFORMED.
+    pub(super) fn decrypted(cookie: &'d str, payload: &'d [u8]) -> Result<Self, Denied> {
+        let claims = json::parse(payload)
+            .map_err(|_| Denied::new(Reason::Malformed, "the claims are not one strict JSON object"))?;
+        Ok(Self { signing_input: cookie, payload, claims, kind: Kind::AuthJsCookie })
+    }
+
+    /// The session a credential that stands for a whole session names.
+    pub(super) fn session_id(&self, policy: &IssuerPolicy) -> Option<String> {
+        text(policy.paths().session.find(&self.claims), "").ok().flatten().map(Cow::into_owned)
+    }
+
     /// What denies this token, and until when: by `jti`, or without one by its signing input. `None` where it says no
     /// usable expiry; such a token is never accepted.
     ///
@@ -111,7 +134,7 @@ impl<'d> Signed<'d> {
     fn token_key(&self, policy: &IssuerPolicy, token_id: Option<&str>) -> DenialKey {
         match token_id {
             Some(id) => DenialKey::token_id(policy.issuer(), id),
-            None => DenialKey::signing_input(policy.issuer(), self.decoded.signing_input.as_bytes()),
+            None => DenialKey::signing_input(policy.issuer(), self.signing_input.as_bytes()),
         }
     }
 
@@ -127,11 +150,11 @@ impl<'d> Signed<'d> {
         text(claims.get("sub"), "sub is not text")?;
         let subject = identifier(text(paths.subject.find(claims), "the subject is not text")?)?;
         let subject = subject.ok_or(missing("there is no subject"))?;
-        let audiences = texts(claims.get("aud"), "aud is not text or an array of texts")?;
-        let audiences = audiences.ok_or(missing("there is no aud"))?;
-        if !policy.accepts_audience(&audiences) {
-            return Err(Denied::new(Reason::WrongAudience, "aud names none of the accepted audiences"));
-        }
+        let audiences = match self.kind {
+            Kind::Jwt | Kind::SessionToken => audiences(claims, policy)?,
+            // Auth.js names nobody: its cookies are for whoever the configuration says.
+            Kind::AuthJsCookie => policy.audiences().iter().map(|name| Cow::Owned(name.clone())).collect(),
+        };
         let expires_at =
             instant(claims.get("exp"), "exp is no NumericDate")?.ok_or(missing("there is no exp"))?;
         let issued_at = instant(claims.get("iat"), "iat is no NumericDate")?;
@@ -166,14 +189,24 @@ impl<'d> Signed<'d> {
             issued_at,
             not_before,
             expires_at,
-            claims_json: Cow::Borrowed(&self.decoded.payload),
-            kind: Kind::Jwt,
+            claims_json: Cow::Borrowed(self.payload),
+            kind: self.kind,
             refresh_after: Some(expires_at.before(policy.renew_before())),
             policy: own.policy,
             logged_in_at,
             claims_version: own.claims_version,
-            signing_input: Some(self.decoded.signing_input),
+            signing_input: Some(self.signing_input),
         })
+    }
+}
+
+fn audiences<'a>(claims: &Object<'a>, policy: &IssuerPolicy) -> Result<Vec<Cow<'a, str>>, Denied> {
+    let audiences = texts(claims.get("aud"), "aud is not text or an array of texts")?;
+    let audiences = audiences.ok_or(Denied::new(Reason::MissingClaim, "there is no aud"))?;
+    if policy.accepts_audience(&audiences) {
+        Ok(audiences)
+    } else {
+        Err(Denied::new(Reason::WrongAudience, "aud names none of the accepted audiences"))
     }
 }
 

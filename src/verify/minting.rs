@@ -173,6 +173,7 @@ pub(super) fn entry() -> Arc<IssuerEntry> {
         settings: IssuerSettings {
             policy: policy(),
             ring: None,
+            cookies: None,
             freshness: Arc::new(FRESHNESS),
             by_policy: HashMap::new(),
             longest_life: Duration::from_secs(86_400),

@@ -7,6 +7,7 @@
 mod accept;
 pub mod acceptance;
 pub mod accepted;
+mod authjs;
 mod cache;
 pub mod claims;
 pub mod compact;
@@ -23,6 +24,7 @@ mod verifier;
 
 pub use acceptance::{Acceptance, Encode};
 pub use accepted::{Accepted, Kind};
+pub use authjs::RenewedCookie;
 pub use cache::Settings as CacheSettings;
 pub use freshness::{Consistency, Freshness};
 pub use policy::IssuerPolicy;
@@ -30,7 +32,7 @@ pub use refusal::Refusal;
 pub use session_token::{LiveSession, Reading, SessionReader, SessionState};
 
 use crate::clock::Clock;
-use crate::keys::{HandleKeys, KeyRing};
+use crate::keys::{CookieKeys, HandleKeys, KeyRing};
 use crate::ops::metrics::{Metrics, VerifyOk};
 use crate::revocation::{Denylist, Draft, Feed};
 use crate::token::Issuer;
@@ -50,6 +52,9 @@ pub struct Demands<'a> {
     pub consistency: Consistency,
     /// How long it may take.
     pub deadline: Duration,
+    /// Where the credential was found, such as a cookie's name; empty where that was not said. Only encrypted cookies
+    /// are judged by it.
+    pub credential_name: &'a str,
 }
 
 /// Waiting for a revision ends after this even if the caller has more time.
@@ -78,8 +83,10 @@ impl Source {
 pub struct IssuerSettings {
     /// What its tokens must be.
     pub policy: IssuerPolicy,
-    /// The keys its JWTs verify under; `None` where it has none, only session tokens.
+    /// The keys its JWTs verify under; `None` where it has none, only other credentials.
     pub ring: Option<Arc<KeyRing>>,
+    /// The keys its encrypted session cookies open under; then it has no JWTs.
+    pub cookies: Option<Arc<CookieKeys>>,
     /// How fresh answers about them must be; for our own tokens where they name no policy known here.
     pub freshness: Arc<Freshness>,
     /// Our own tokens name their policy.
@@ -124,9 +131,13 @@ pub struct Parts {
 }
 
 impl IssuerSettings {
-    /// What acceptances of its JWTs are bound to; 0 where no key can be used.
+    /// What acceptances of its JWTs or cookies are bound to; 0 where no key can be used.
     fn generation(&self) -> u64 {
-        self.ring.as_ref().map_or(0, |ring| ring.generation())
+        match (&self.ring, &self.cookies) {
+            (Some(ring), _) => ring.generation(),
+            (None, Some(cookies)) => cookies.generation(),
+            (None, None) => 0,
+        }
     }
 }
 
@@ -163,6 +174,8 @@ pub enum Possession {
 /// Judges credentials.
 pub struct Verifier {
     issuers: HashMap<Issuer, Arc<IssuerEntry>>,
+    /// Those of the issuers that have encrypted session cookies.
+    cookies: Vec<Arc<IssuerEntry>>,
     session_tokens: Option<SessionTokenSettings>,
     sessions: Option<Arc<dyn SessionReader>>,
     cache: AcceptanceCache,

@@ -162,6 +162,10 @@ impl IssuerPolicy {
         audiences.iter().any(|audience| self.0.audiences.iter().any(|accepted| **accepted == **audience))
     }
 
+    pub(super) fn audiences(&self) -> &[String] {
+        &self.0.audiences
+    }
+
     pub(super) fn required(&self) -> &[String] {
         &self.0.required
     }

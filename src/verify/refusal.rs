@@ -27,6 +27,16 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// Why.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Denied { reason, .. } | Self::Undecided { reason, .. } => *reason,
+        }
+    }
+}
+
 /// A step's "no". The detail is a fixed phrase for people who look into a token; it holds nothing of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denied {

@@ -6,6 +6,7 @@ use crate::token::{Action, Issuer, Reason, TokenDigest};
 use crate::verify::accept::NotYet;
 use crate::verify::cache::AcceptanceCache;
 use crate::verify::compact;
+use crate::verify::jwt::Signed;
 use crate::verify::{
     Acceptance, Consistency, Demands, Freshness, IssuerEntry, IssuerSettings, Kind, LONGEST_WAIT, Parts,
     Possession, RETRY_AFTER, Refusal, Source, Verdict, Verifier,
@@ -23,8 +24,13 @@ impl Verifier {
             let counted = Source::ALL.map(|(_, name)| parts.metrics.verify_source(&issuer, name));
             (issuer, Arc::new(IssuerEntry { settings, place, counted }))
         };
+        let issuers: HashMap<_, _> = parts.issuers.into_iter().enumerate().map(entry).collect();
+        let mut cookies: Vec<_> =
+            issuers.values().filter(|entry| entry.settings.cookies.is_some()).cloned().collect();
+        cookies.sort_by_key(|entry| entry.place);
         Self {
-            issuers: parts.issuers.into_iter().enumerate().map(entry).collect::<HashMap<_, _>>(),
+            issuers,
+            cookies,
             session_tokens: parts.session_tokens,
             sessions: parts.sessions,
             cache: AcceptanceCache::new(parts.cache),
@@ -60,11 +66,15 @@ impl Verifier {
         result
     }
 
-    /// What the holder of a JWT may take back by holding it. The signature must be good; the token may have expired.
+    /// What the holder of a JWT or cookie may take back by holding it. Its key must be good; it may have expired. A
+    /// cookie that names its session stands for all of that.
     ///
     /// # Errors
     /// Undecided, when the issuer's keys can't be had.
     pub async fn possession(&self, token: &str, deadline: Duration) -> Result<Possession, Refusal> {
+        if self.is_cookie(token) {
+            return Ok(self.possession_of_cookie(token));
+        }
         let Ok(decoded) = compact::decode(token, self.max_token_bytes) else {
             return Ok(Possession::Nothing);
         };
@@ -77,12 +87,17 @@ impl Verifier {
             other => other,
         };
         let Ok((entry, _, signed)) = signed else { return Ok(Possession::Nothing) };
+        Ok(self.own_denial(&signed, &entry))
+    }
+
+    /// What takes back a token by itself, unless it is over already.
+    pub(super) fn own_denial(&self, signed: &Signed<'_>, entry: &IssuerEntry) -> Possession {
         match signed.denial(&entry.settings.policy) {
             // By the earlier of the clocks: what only a clock that stands ahead takes for dead may live again.
             Some((key, expires_at)) if expires_at > self.clock.now().purging => {
-                Ok(Possession::Proven(Draft::Token { key, expires_at }))
+                Possession::Proven(Draft::Token { key, expires_at })
             }
-            _ => Ok(Possession::Nothing),
+            _ => Possession::Nothing,
         }
     }
 
@@ -104,6 +119,15 @@ impl Verifier {
         self.cache.len()
     }
 
+    /// What a credential is cached by. A cookie is good under its own name alone, so that counts where there are any.
+    fn digest(&self, token: &str, name: &str) -> TokenDigest {
+        if name.is_empty() || self.cookies.is_empty() {
+            TokenDigest::of(token.as_bytes())
+        } else {
+            TokenDigest::of_named(name, token.as_bytes())
+        }
+    }
+
     fn answer_from_memory(
         &self,
         token: &str,
@@ -113,13 +137,13 @@ impl Verifier {
         if token.len() > self.max_token_bytes {
             return Some(Err(denied(Reason::TooLarge, Action::None, None)));
         }
-        let digest = TokenDigest::of(token.as_bytes());
+        let digest = self.digest(token, demands.credential_name);
         let (acceptance, source) = match self.find(&digest) {
             Some(found) => {
                 self.metrics.cache_hit();
                 (found, Source::Cache)
             }
-            None => match self.accept(token, digest) {
+            None => match self.accept(token, demands.credential_name, digest) {
                 Ok(accepted) => (accepted, Source::Signature),
                 Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => return Some(Err(refusal)),
                 Err(NotYet::NeedsKeys(_) | NotYet::NeedsStore) => return None,
@@ -142,12 +166,12 @@ impl Verifier {
         fresh_enough.then(|| give(acceptance, &standing, source))
     }
 
-    async fn waiting(&self, token: &str, demands: &Demands<'_>) -> Result<Verdict, Refusal> {
-        let digest = TokenDigest::of(token.as_bytes());
+    pub(super) async fn waiting(&self, token: &str, demands: &Demands<'_>) -> Result<Verdict, Refusal> {
+        let digest = self.digest(token, demands.credential_name);
         let patience = demands.deadline.min(LONGEST_WAIT);
         let (mut acceptance, mut source) = match self.find(&digest) {
             Some(found) => (found, Source::Cache),
-            None => self.accept_waiting(token, digest, demands.deadline).await?,
+            None => self.accept_waiting(token, digest, demands).await?,
         };
         let asked = acceptance.freshness.at_least(demands.consistency);
         if let Consistency::AtLeastAsFresh(revision) = asked {
@@ -171,7 +195,7 @@ impl Verifier {
         }
         if self.generation(&acceptance.issuer, acceptance.kind) != acceptance.generation {
             // Keys changed while this call waited; a withdrawn one takes its tokens with it.
-            (acceptance, _) = self.accept_waiting(token, digest, demands.deadline).await?;
+            (acceptance, _) = self.accept_waiting(token, digest, demands).await?;
         }
         let now = self.clock.now();
         let standing = self.denylist.standing(&now);
@@ -184,20 +208,25 @@ impl Verifier {
 
     /// Denials that hold whatever the freshness: time, demands, denylist.
     fn last_step(&self, acceptance: &Acceptance, demands: &Demands<'_>, now: &Now) -> Result<(), Refusal> {
+        // A cookie is its own refresh token: once it is refused nothing but a login brings another.
+        let possible = |action| match (action, acceptance.kind) {
+            (Action::Refresh, Kind::AuthJsCookie) => Action::Reauthenticate,
+            (action, _) => action,
+        };
         if let Err(refusal) = acceptance.check_time(now.judged) {
             if refusal.reason != Reason::NotYetValid {
                 self.cache.forget(&acceptance.digest);
             }
-            return Err(denied(refusal.reason, refusal.action(), Some(acceptance)));
+            return Err(denied(refusal.reason, possible(refusal.action()), Some(acceptance)));
         }
         // A session token carries no attributes of its own; its record was read, and a change beside that read is not
         // its holder's to mend. What is cached doesn't count once the record has changed.
-        let told = |denial: &Denial| acceptance.kind == Kind::Jwt || *denial != Denial::StaleClaims;
+        let told = |denial: &Denial| acceptance.kind != Kind::SessionToken || *denial != Denial::StaleClaims;
         if let Some(denial) = self.denylist.judge(&acceptance.marks, now.judged).filter(told) {
             // A cut-off ends the session's record, too, and who reads that learns no more than that it is over.
             let over = acceptance.kind == Kind::SessionToken && denial == Denial::CutOff;
             let reason = if over { Reason::SessionEnded } else { denial.reason() };
-            return Err(denied(reason, denial.action(), Some(acceptance)));
+            return Err(denied(reason, possible(denial.action()), Some(acceptance)));
         }
         acceptance
             .check_demands(demands.audiences, demands.scopes)

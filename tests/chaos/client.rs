@@ -158,7 +158,7 @@ impl Client {
         token: &Token,
         until: Duration,
     ) -> (Answer, Option<Given>) {
-        let request = RefreshRequest { refresh_token: Some(token.text.clone()) };
+        let request = RefreshRequest { refresh_token: Some(token.text.clone()), ..RefreshRequest::default() };
         let began = self.now();
         let result =
             TokenServiceClient::new(self.channels[sidecar].clone()).refresh(self.request(request)).await;

@@ -119,10 +119,12 @@ async fn killed_right_after_ok_a_revocation_still_holds() {
         let again = Process::start(&home, "").await;
         let mut client = TokenServiceClient::new(again.channel().await);
         assert_denied(client.verify(verify_request(&tokens.access_token)).await, "REVOKED", "REAUTHENTICATE");
-        let refresh = RefreshRequest { refresh_token: Some(tokens.refresh_token) };
+        let refresh =
+            RefreshRequest { refresh_token: Some(tokens.refresh_token), ..RefreshRequest::default() };
         assert_denied(client.refresh(refresh).await, "REVOKED", "REAUTHENTICATE");
         assert!(client.verify(verify_request(&spared.access_token)).await.is_ok(), "nothing else was lost");
-        let refresh = RefreshRequest { refresh_token: Some(spared.refresh_token) };
+        let refresh =
+            RefreshRequest { refresh_token: Some(spared.refresh_token), ..RefreshRequest::default() };
         assert!(client.refresh(refresh).await.is_ok());
     }
 }

@@ -2,6 +2,7 @@
 //! are taken back.
 
 mod claims;
+mod cookies;
 mod revoked;
 mod sources;
 

@@ -41,10 +41,20 @@ async fn no_token_secret_or_claim_is_in_any_output() {
         );
         keep(tokens.verify(verify_request(&first.access_token[cut..])).await.unwrap_err());
         let refresh = first.refresh_token[..first.refresh_token.len() - cut].to_owned();
-        keep(tokens.refresh(RefreshRequest { refresh_token: Some(refresh) }).await.unwrap_err());
+        keep(
+            tokens
+                .refresh(RefreshRequest { refresh_token: Some(refresh), ..RefreshRequest::default() })
+                .await
+                .unwrap_err(),
+        );
     }
-    let second =
-        tokens.refresh(RefreshRequest { refresh_token: Some(first.refresh_token.clone()) }).await.unwrap();
+    let second = tokens
+        .refresh(RefreshRequest {
+            refresh_token: Some(first.refresh_token.clone()),
+            ..RefreshRequest::default()
+        })
+        .await
+        .unwrap();
     let second = second.into_inner().tokens.unwrap();
     let update = UpdateSessionRequest { session_id: session, attributes: Some(attributes) };
     sessions.update_session(as_caller(update)).await.unwrap();
@@ -54,7 +64,10 @@ async fn no_token_secret_or_claim_is_in_any_output() {
     tokens.revoke(revoke).await.unwrap();
     keep(
         tokens
-            .refresh(RefreshRequest { refresh_token: Some(second.refresh_token.clone()) })
+            .refresh(RefreshRequest {
+                refresh_token: Some(second.refresh_token.clone()),
+                ..RefreshRequest::default()
+            })
             .await
             .unwrap_err(),
     );

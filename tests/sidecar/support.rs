@@ -225,7 +225,7 @@ impl Sidecar {
     }
 
     pub(crate) async fn refresh(&self, token: &str) -> Result<RefreshResponse, Status> {
-        let request = RefreshRequest { refresh_token: Some(token.to_owned()) };
+        let request = RefreshRequest { refresh_token: Some(token.to_owned()), ..RefreshRequest::default() };
         Ok(self.tokens().refresh(request).await?.into_inner())
     }
 

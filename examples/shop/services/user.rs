@@ -147,7 +147,10 @@ impl UserService for Users {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Tokens>, Status> {
-        let request = RefreshRequest { refresh_token: Some(request.into_inner().refresh_token) };
+        let request = RefreshRequest {
+            refresh_token: Some(request.into_inner().refresh_token),
+            ..RefreshRequest::default()
+        };
         let renewed = self.tokens.clone().refresh(request).await.map_err(|said| refusal(&said))?;
         Ok(Response::new(for_client(renewed.into_inner().tokens)))
     }

@@ -61,12 +61,13 @@ fn three_lines_are_enough() {
     );
     assert_eq!(config.api.serve, [Rpc::Verify, Rpc::Revoke, Rpc::Jwks].into());
     let [issuer] = config.issuers.as_slice() else { panic!("one issuer") };
-    assert_eq!(issuer.keys.source, Source::Discovery);
+    let Credentials::Jwts(keys) = &issuer.credentials else { panic!("JWTs") };
+    assert_eq!(keys.source, Source::Discovery);
     assert_eq!(issuer.algorithms, [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa]);
     assert_eq!(issuer.types, ["at+jwt", "JWT"]);
     assert_eq!(issuer.leeway, Duration::from_secs(30));
     assert_eq!(issuer.claims.login, "auth_time");
-    assert_eq!(issuer.keys.fetch.max_age, Duration::from_secs(86_400));
+    assert_eq!(keys.fetch.max_age, Duration::from_secs(86_400));
     assert_eq!(config.drain.deadline, Duration::from_secs(20));
     assert_eq!(config.denylist_entries, 1_000_000);
 }
@@ -97,10 +98,15 @@ fn the_full_example_reads_as_written() {
     assert_eq!(shop.at_limit, Some(AtLimit::Reject));
     assert_eq!(shop.freshness.floor, Some(Floor::MinimizeLatency));
     assert_eq!(own.policies[1].preset, Preset::High, "a policy named as a preset starts from it");
-    let [keycloak, legacy] = config.issuers.as_slice() else { panic!("two issuers") };
+    let [keycloak, legacy, web] = config.issuers.as_slice() else { panic!("three issuers") };
     assert_eq!(keycloak.claims.roles, "/realm_access/roles");
     assert_eq!(keycloak.require, ["jti"]);
-    assert_eq!(legacy.keys.source, Source::SecretFile("/etc/countersign/legacy.secret".into()));
+    let Credentials::Jwts(keys) = &legacy.credentials else { panic!("JWTs") };
+    assert_eq!(keys.source, Source::SecretFile("/etc/countersign/legacy.secret".into()));
+    let Credentials::Cookies(cookies) = &web.credentials else { panic!("cookies") };
+    assert_eq!(cookies.version, AuthJsVersion::V5);
+    assert_eq!(cookies.secret_files.len(), 2);
+    assert_eq!(web.leeway, Duration::from_secs(15));
     assert_eq!(legacy.algorithms, [Algorithm::Hs256]);
     assert_eq!(config.callers.len(), 3);
     assert_eq!(config.callers[0].identity, Identity::Uid(1000));

@@ -94,6 +94,7 @@ impl World {
         });
         let verifier = Verifier::new(Parts {
             issuers: vec![IssuerSettings {
+                cookies: None,
                 policy: policy(),
                 ring: None,
                 freshness: Arc::new(FRESHNESS),
@@ -124,7 +125,8 @@ impl World {
 
     async fn verify(&self, token: &str) -> Result<Verdict, Refusal> {
         let consistency = Consistency::MinimizeLatency;
-        let demands = Demands { audiences: &[], scopes: &[], consistency, deadline: MINUTE };
+        let demands =
+            Demands { audiences: &[], scopes: &[], consistency, deadline: MINUTE, credential_name: "" };
         self.verifier.verify(token, &demands).await
     }
 

@@ -1,0 +1,47 @@
+// The libraries' own side: reads one JSON request a line, answers one JSON line each, in order.
+import { createInterface } from "node:readline";
+import * as authjs from "@auth/core/jwt";
+import nextauth from "next-auth/jwt";
+// How they cut cookies is not among what they export: read by path, beside this file.
+import { SessionStore as AuthjsStore } from "./node_modules/@auth/core/lib/utils/cookie.js";
+import { SessionStore as NextauthStore } from "./node_modules/next-auth/core/lib/cookie.js";
+
+const library = { 5: authjs, 4: nextauth };
+const quiet = { debug() {}, error() {}, warn() {} };
+
+const answers = {
+  // A session cookie's value as the library writes it.
+  encode: ({ version, token, secret, name, maxAge }) =>
+    library[version].encode({ token, secret, salt: version === 5 ? name : "", maxAge }),
+  // What the library reads out of a value, or why it refuses it.
+  decode: ({ version, token, secret, name }) =>
+    library[version].decode({ token, secret, salt: version === 5 ? name : "" }),
+  // What an application gets from a request with this Cookie header.
+  getToken: ({ version, header, secret, name }) =>
+    library[version].getToken({
+      req: version === 5 ? { headers: { cookie: header } } : { headers: {}, cookies: cookies(header) },
+      secret,
+      cookieName: name,
+      salt: name,
+    }),
+  // A value cut as the library cuts it.
+  chunk: ({ version, value, name }) =>
+    new (version === 5 ? AuthjsStore : NextauthStore)({ name, options: {} }, {}, quiet)
+      .chunk(value, {})
+      .map((cookie) => [cookie.name, cookie.value]),
+};
+
+function cookies(header) {
+  return Object.fromEntries(header.split("; ").map((pair) => pair.split(/=(.*)/s).slice(0, 2)));
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const request = JSON.parse(line);
+  let answer;
+  try {
+    answer = { ok: await answers[request.ask](request) };
+  } catch (error) {
+    answer = { error: String(error?.code ?? error?.message ?? error) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
