@@ -14,7 +14,7 @@ use countersign::keys::{Algorithm, KeySet};
 use countersign::verify::IssuerPolicy;
 use countersign::verify::compact;
 use countersign::verify::jwt::Unverified;
-use countersign::verify::policy::{ClaimPaths, PolicySettings};
+use countersign::verify::policy::{ClaimPaths, Dialect, PolicySettings};
 use jsonwebtoken::{DecodingKey, Validation};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -187,6 +187,9 @@ fn policy(algorithm: Algorithm) -> IssuerPolicy {
         required: vec!["jti".to_owned()],
         paths: ClaimPaths::default(),
         renew_before: Duration::from_secs(120),
+        dialect: Dialect::Plain,
+        allow_missing_audience: false,
+        authorized_parties: Vec::new(),
         own: false,
     })
     .unwrap()

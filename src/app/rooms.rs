@@ -1,7 +1,7 @@
 //! Single rooms from their sections; a fault of a room gets the place of its setting.
 
 use crate::clock::Clock;
-use crate::config::{self, Config, Credentials, Fault, Floor, OwnKeys};
+use crate::config::{self, Config, Credentials, Fault, Floor, IssuerPreset, OwnKeys};
 use crate::grpc::callers::{Caller, Proof, Right, SecretDigest};
 use crate::grpc::tls::{Files, TlsSource};
 use crate::keys::{
@@ -11,7 +11,7 @@ use crate::session::policy::{AtLimit, Overrides, Preset, Strategy};
 use crate::session::{Policies, Policy};
 use crate::token::{Issuer, Secret};
 use crate::verify::claims::ClaimPath;
-use crate::verify::policy::{ClaimPaths, MAX_LEEWAY, PolicySettings};
+use crate::verify::policy::{ClaimPaths, Dialect, MAX_LEEWAY, PolicySettings};
 use crate::verify::{Freshness, IssuerPolicy, IssuerSettings};
 use std::collections::HashMap;
 use std::error::Error;
@@ -177,6 +177,9 @@ fn build_own_issuer(
         max_lifetime: lives.max().unwrap_or(Duration::from_secs(900)),
         required: ["iat", "jti", "client_id", "pol", "sct"].map(str::to_owned).to_vec(),
         paths: ClaimPaths::default(),
+        dialect: Dialect::Plain,
+        allow_missing_audience: false,
+        authorized_parties: Vec::new(),
         renew_before: default.renew_before(),
         own: true,
     });
@@ -222,14 +225,18 @@ fn build_foreign(
             .unwrap_or_else(|| ClaimPath::member(text))
     };
     let claims = &settings.claims;
+    let mut all = |key: &str, texts: &[String]| texts.iter().map(|text| path(key, text)).collect::<Vec<_>>();
+    let (client, roles, scopes) =
+        (all("client", &claims.client), all("roles", &claims.roles), all("scopes", &claims.scopes));
     let paths = ClaimPaths {
         subject: path("subject", &claims.subject),
         session: path("session", &claims.session),
-        client: path("client", &claims.client),
-        roles: path("roles", &claims.roles),
-        scopes: path("scopes", &claims.scopes),
+        client,
+        roles,
+        scopes,
         login: Some(path("login", &claims.login)),
     };
+    let is_clerk = settings.preset == Some(IssuerPreset::Clerk);
     let (max_lifetime, renew_before) = match &settings.credentials {
         Credentials::Jwts(_) => (settings.max_lifetime, settings.renew_before),
         // Auth.js reads the clock twice, for `iat` and for `exp`.
@@ -247,6 +254,9 @@ fn build_foreign(
         max_lifetime,
         required: settings.require.clone(),
         paths,
+        dialect: if is_clerk { Dialect::Clerk } else { Dialect::Plain },
+        allow_missing_audience: is_clerk,
+        authorized_parties: settings.authorized_parties.clone(),
         renew_before,
         own: false,
     });

@@ -22,8 +22,12 @@ pub(super) const LEEWAY: Duration = MINUTE;
 pub struct ForeignIssuer {
     /// `iss`; no two issuers share it.
     pub issuer: Issuer,
+    /// How it writes its tokens.
+    pub preset: Option<IssuerPreset>,
     /// Accepted `aud`, any of; at least one.
     pub audiences: Vec<String>,
+    /// Accepted `azp`, any of; none: not looked at.
+    pub authorized_parties: Vec<String>,
     /// Accepted algorithms; symmetric ones with a secret file alone, and then one.
     pub algorithms: Vec<Algorithm>,
     /// What its credentials are.
@@ -46,6 +50,36 @@ pub struct ForeignIssuer {
     pub renew_before: Duration,
 }
 
+/// Whose way of writing tokens it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IssuerPreset {
+    /// Any OpenID provider's.
+    Oidc,
+    /// Auth0's.
+    Auth0,
+    /// Clerk's.
+    Clerk,
+}
+
+impl IssuerPreset {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "oidc" => Some(Self::Oidc),
+            "auth0" => Some(Self::Auth0),
+            "clerk" => Some(Self::Clerk),
+            _ => None,
+        }
+    }
+
+    /// How far the issuer's own library lets clocks stand apart, where it says so.
+    fn leeway(self) -> Duration {
+        match self {
+            Self::Clerk => 5 * SECOND,
+            Self::Oidc | Self::Auth0 => 30 * SECOND,
+        }
+    }
+}
+
 /// What an issuer's credentials are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
@@ -62,12 +96,12 @@ pub struct ClaimPaths {
     pub subject: String,
     /// The login session's id.
     pub session: String,
-    /// The OAuth client.
-    pub client: String,
-    /// Roles.
-    pub roles: String,
-    /// Scopes.
-    pub scopes: String,
+    /// The OAuth client, at the first of these that is there.
+    pub client: Vec<String>,
+    /// Roles, of all of these.
+    pub roles: Vec<String>,
+    /// Scopes, of all of these.
+    pub scopes: Vec<String>,
     /// When the user logged in.
     pub login: String,
 }
@@ -116,40 +150,92 @@ pub struct Fetch {
 /// Reads one of `issuers`.
 pub(super) fn read_issuer(section: &Section<'_>) -> ForeignIssuer {
     let issuer = section.text("issuer").unwrap_or_default();
+    let preset = section.choice("preset", IssuerPreset::named);
     let authjs = section.section("authjs").map(|cookies| read_authjs(section, &cookies));
     let (credentials, usual_leeway) = match authjs {
         Some(cookies) => (Credentials::Cookies(cookies), authjs::LEEWAY),
-        None => (Credentials::Jwts(read_keys(&section.section_or_empty("keys"), &issuer)), 30 * SECOND),
+        None => (
+            Credentials::Jwts(read_keys(&section.section_or_empty("keys"), &issuer)),
+            preset.map_or(30 * SECOND, IssuerPreset::leeway),
+        ),
     };
-    let audiences = section.texts("audiences");
-    if audiences.as_ref().is_some_and(Vec::is_empty) {
-        section.fault("audiences", "names no audience: tokens meant for anyone would be accepted");
-    }
     let types = section.texts("types");
     if types.as_ref().is_some_and(Vec::is_empty) {
         section.fault("types", "names no type: no token would be accepted");
     }
-    let claims = section.section_or_empty("claims");
+    let usual_types = || match preset {
+        Some(IssuerPreset::Clerk) => vec!["JWT".to_owned()],
+        Some(IssuerPreset::Oidc | IssuerPreset::Auth0) | None => vec!["at+jwt".to_owned(), "JWT".to_owned()],
+    };
+    let is_oidc = preset == Some(IssuerPreset::Oidc);
     ForeignIssuer {
-        algorithms: read_algorithms(section, &credentials),
+        algorithms: read_algorithms(section, &credentials, preset),
+        preset,
+        audiences: read_audiences(section, &issuer, preset),
+        authorized_parties: read_parties(section, &issuer, preset),
         issuer: issuer.into(),
-        audiences: audiences.unwrap_or_default(),
         credentials,
-        types: types.unwrap_or_default(),
-        allow_missing_type: section.switch("allow_missing_type").unwrap_or_default(),
+        types: types.unwrap_or_else(usual_types),
+        allow_missing_type: section.switch("allow_missing_type").unwrap_or(is_oidc),
         leeway: section.duration("leeway", Duration::ZERO..=LEEWAY).unwrap_or(usual_leeway),
         max_lifetime: section.duration("max_lifetime", MINUTE..=400 * DAY).unwrap_or_default(),
         require: section.texts("require").unwrap_or_default(),
-        claims: ClaimPaths {
-            subject: claims.claim("subject"),
-            session: claims.claim("session"),
-            client: claims.claim("client"),
-            roles: claims.claim("roles"),
-            scopes: claims.claim("scopes"),
-            login: claims.claim("login"),
-        },
+        claims: read_claims(&section.section_or_empty("claims"), preset),
         freshness: read_freshness(section),
         renew_before: section.duration("renew_before", Duration::ZERO..=DAY).unwrap_or_default(),
+    }
+}
+
+fn read_audiences(section: &Section<'_>, issuer: &str, preset: Option<IssuerPreset>) -> Vec<String> {
+    let audiences = section.texts("audiences");
+    if audiences.as_ref().is_some_and(Vec::is_empty) {
+        section.fault("audiences", "names no audience: tokens meant for anyone would be accepted");
+    }
+    match audiences {
+        Some(audiences) => audiences,
+        None if section.has("audiences") => Vec::new(),
+        None if preset == Some(IssuerPreset::Clerk) => vec![issuer.to_owned()],
+        None => {
+            section.fault("audiences", "required, but not there");
+            Vec::new()
+        }
+    }
+}
+
+/// Reads `authorized_parties`, and what else only a preset's issuer must say.
+fn read_parties(section: &Section<'_>, issuer: &str, preset: Option<IssuerPreset>) -> Vec<String> {
+    if preset == Some(IssuerPreset::Auth0) && !issuer.is_empty() && !issuer.ends_with('/') {
+        section.fault_hinting("issuer", "Auth0's issuers end in `/`", format!("write `{issuer}/`"));
+    }
+    let parties = section.texts("authorized_parties").unwrap_or_default();
+    if preset == Some(IssuerPreset::Clerk) && parties.is_empty() {
+        section.fault_hinting(
+            "authorized_parties",
+            "required with `preset: clerk`: its tokens name no audience, so any site's would be accepted",
+            "name your sites' origins, such as `[https://shop.example.com]`",
+        );
+    }
+    parties
+}
+
+fn read_claims(section: &Section<'_>, preset: Option<IssuerPreset>) -> ClaimPaths {
+    let paths = |key: &str, usual: &[&str]| {
+        section.claims(key).unwrap_or_else(|| usual.iter().map(|path| (*path).to_owned()).collect())
+    };
+    let (client, roles, scopes): (&[&str], &[&str], &[&str]) = match preset {
+        Some(IssuerPreset::Oidc) => {
+            (&["client_id", "cid", "appid"], &["roles", "/realm_access/roles", "groups"], &["scope", "scp"])
+        }
+        Some(IssuerPreset::Auth0) => (&["client_id"], &["roles"], &["scope", "permissions"]),
+        Some(IssuerPreset::Clerk) | None => (&["client_id"], &["roles"], &["scope"]),
+    };
+    ClaimPaths {
+        subject: section.claim("subject"),
+        session: section.claim("session"),
+        client: paths("client", client),
+        roles: paths("roles", roles),
+        scopes: paths("scopes", scopes),
+        login: section.claim("login"),
     }
 }
 
@@ -158,7 +244,11 @@ pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
     name.parse().ok()
 }
 
-fn read_algorithms(section: &Section<'_>, credentials: &Credentials) -> Vec<Algorithm> {
+fn read_algorithms(
+    section: &Section<'_>,
+    credentials: &Credentials,
+    preset: Option<IssuerPreset>,
+) -> Vec<Algorithm> {
     let given = section.choices("algorithms", algorithm);
     let is_secret = matches!(credentials, Credentials::Jwts(Keys { source: Source::SecretFile(_), .. }));
     match given {
@@ -166,6 +256,7 @@ fn read_algorithms(section: &Section<'_>, credentials: &Credentials) -> Vec<Algo
             section.fault("algorithms", "required with `secret_file`: one of `HS256`, `HS384`, `HS512`");
             Vec::new()
         }
+        None if matches!(preset, Some(IssuerPreset::Auth0 | IssuerPreset::Clerk)) => vec![Algorithm::Rs256],
         None => vec![Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa],
         Some(given) => {
             let symmetric = given.iter().filter(|algorithm| algorithm.is_symmetric()).count();

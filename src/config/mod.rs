@@ -31,7 +31,7 @@ pub use authjs::{AuthJs, AuthJsVersion};
 pub use callers::{Caller, Identity, Right};
 pub use file::load;
 pub use freshness::{Floor, Freshness, FreshnessOverrides};
-pub use issuer::{ClaimPaths, Credentials, Fetch, ForeignIssuer, Keys, Source};
+pub use issuer::{ClaimPaths, Credentials, Fetch, ForeignIssuer, IssuerPreset, Keys, Source};
 pub use overlay::Overlay;
 pub use own::{AtLimit, Own, OwnKeys, PolicySettings, Preset, Strategy};
 pub use place::{Fault, Faults, Place};

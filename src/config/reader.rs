@@ -188,6 +188,11 @@ impl<'a> Section<'a> {
         self.read(key, |text, _| scalar::claim_path(text)).unwrap_or_default()
     }
 
+    /// One claim path, or a list.
+    pub(super) fn claims(&self, key: &str) -> Option<Vec<String>> {
+        self.list_of(key, |text, _| scalar::claim_path(text))
+    }
+
     pub(super) fn switch(&self, key: &str) -> Option<bool> {
         self.read(key, |text, kind| scalar::switch(text).ok_or_else(|| scalar::mismatch(text, kind)))
     }
@@ -255,7 +260,10 @@ impl<'a> Section<'a> {
             match parsed {
                 Ok(value) => values.push(value),
                 Err(why) => {
-                    let path = format!("{}[{index}]", self.path_of(key));
+                    let path = match &node.value {
+                        Value::List(_) => format!("{}[{index}]", self.path_of(key)),
+                        Value::Scalar(_) | Value::Null | Value::Map(_) => self.path_of(key),
+                    };
                     let fault = Fault::new(item.place.clone(), path, why);
                     self.reader.faults.borrow_mut().push(fault);
                 }

@@ -33,6 +33,8 @@ pub enum Kind {
     Url,
     /// A claim's top-level name, or a JSON Pointer (RFC 6901) when it begins with `/`.
     Claim,
+    /// A list of such.
+    Claims,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of these words.
@@ -63,6 +65,7 @@ impl Kind {
             Self::Paths => "a list of paths".to_owned(),
             Self::Url => "a URL".to_owned(),
             Self::Claim => "a claim's name, or a JSON Pointer that begins with `/`".to_owned(),
+            Self::Claims => "a claim's name or JSON Pointer, or a list of them".to_owned(),
             Self::Choice(words) => format!("one of {}", listed(words)),
             Self::Choices(words) => format!("a list of {}", listed(words)),
         }

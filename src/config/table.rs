@@ -3,8 +3,8 @@
 use super::reference::{Absent, Key, Kind};
 use Absent::{Computed, Required, Unset, Value};
 use Kind::{
-    Address, Choice, Choices, Claim, Count, Duration, Named, Path, Paths, Section, Sections, Switch, Text,
-    Texts, Url,
+    Address, Choice, Choices, Claim, Claims, Count, Duration, Named, Path, Paths, Section, Sections, Switch,
+    Text, Texts, Url,
 };
 
 const fn row(path: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
@@ -102,8 +102,10 @@ pub(super) const TABLE: &[Key] = &[
     row("own.policies.<name>.renew_before", Duration, Computed("`2m`, or half of a life up to 4m"), "How long before its end an access token should be renewed; only under `hybrid`."),
     row("issuers", Sections, Unset, "Whose tokens are accepted beside our own."),
     row("issuers[].issuer", Text, Required, "`iss`, compared to the letter."),
-    row("issuers[].audiences", Texts, Required, "Accepted values of `aud`, any of; at least one."),
-    row("issuers[].algorithms", Choices(ALGORITHMS), Computed("`[RS256, ES256, EdDSA]`; required with `secret_file`"), "Accepted signature algorithms; with `secret_file` exactly one of HS256, HS384 and HS512."),
+    row("issuers[].preset", Choice(&["oidc", "auth0", "clerk"]), Unset, "How the issuer writes its tokens: defaults of what follows for any OpenID provider (Keycloak, Entra, Okta, Google), Auth0 or Clerk."),
+    row("issuers[].audiences", Texts, Computed("required; with `preset: clerk` the issuer"), "Accepted values of `aud`, any of; at least one. Clerk writes none: its tokens are then said to be for these."),
+    row("issuers[].authorized_parties", Texts, Computed("`[]`; required with `preset: clerk`"), "Accepted values of `azp`, any of: the sites or clients that tokens were made for. Empty: not looked at."),
+    row("issuers[].algorithms", Choices(ALGORITHMS), Computed("`[RS256, ES256, EdDSA]`, with a preset of Auth0 or Clerk `[RS256]`; required with `secret_file`"), "Accepted signature algorithms; with `secret_file` exactly one of HS256, HS384 and HS512."),
     row("issuers[].keys", Section, Unset, "Where the issuer's keys come from: one source, by default discovery."),
     row("issuers[].keys.jwks_file", Path, Unset, "A JWK Set in a file, reloaded when it changes."),
     row("issuers[].keys.pem_file", Path, Unset, "Public keys in PEM, reloaded when the file changes."),
@@ -122,17 +124,17 @@ pub(super) const TABLE: &[Key] = &[
     row("issuers[].authjs.cookies", Texts, Computed("the library's own names"), "The cookies' exact names; `__Secure-` is part of a name, and of the key."),
     row("issuers[].authjs.max_age", Duration, Value("30d"), "The application's `session.maxAge`: how long a cookie lives, 1m to 400d."),
     row("issuers[].authjs.update_age", Duration, Value("24h"), "How long after its issue a cookie should be renewed; less than `max_age`."),
-    row("issuers[].types", Texts, Value("[at+jwt, JWT]"), "Accepted values of the header's `typ`; `[at+jwt]` keeps ID tokens out where the issuer sets it."),
-    row("issuers[].allow_missing_type", Switch, Value("false"), "Whether a token without `typ` is accepted; some issuers set none."),
-    row("issuers[].leeway", Duration, Computed("`30s`; with `authjs` `15s`"), "How far the issuer's clock may stand apart, up to 60s."),
+    row("issuers[].types", Texts, Computed("`[at+jwt, JWT]`; with `preset: clerk` `[JWT]`"), "Accepted values of the header's `typ`; `[at+jwt]` keeps ID tokens out where the issuer sets it."),
+    row("issuers[].allow_missing_type", Switch, Computed("`false`; with `preset: oidc` `true`"), "Whether a token without `typ` is accepted; some issuers set none."),
+    row("issuers[].leeway", Duration, Computed("`30s`; with `authjs` `15s`, with `preset: clerk` `5s`"), "How far the issuer's clock may stand apart, up to 60s."),
     row("issuers[].max_lifetime", Duration, Value("24h"), "The longest accepted time from `iat` to `exp`, 1m to 400d."),
     row("issuers[].require", Texts, Value("[]"), "Claims that must be there beside `iss`, `aud` and `exp`."),
     row("issuers[].claims", Section, Unset, "Where the issuer puts what we need: names, or JSON Pointers such as `/realm_access/roles`."),
     row("issuers[].claims.subject", Claim, Value("sub"), "Whom the token is about."),
     row("issuers[].claims.session", Claim, Value("sid"), "The login session's id."),
-    row("issuers[].claims.client", Claim, Value("client_id"), "The OAuth client."),
-    row("issuers[].claims.roles", Claim, Value("roles"), "Roles: a list of texts, or one text."),
-    row("issuers[].claims.scopes", Claim, Value("scope"), "Scopes: one text with spaces, or a list of texts."),
+    row("issuers[].claims.client", Claims, Computed("`client_id`; with `preset: oidc` `[client_id, cid, appid]`"), "The OAuth client: the first of these that is there, or else `azp`."),
+    row("issuers[].claims.roles", Claims, Computed("`roles`; with `preset: oidc` `[roles, /realm_access/roles, groups]`"), "Roles: a list of texts, or one text; of all of these together. Clerk's organisation role is there without it."),
+    row("issuers[].claims.scopes", Claims, Computed("`scope`; with `preset: oidc` `[scope, scp]`, with `preset: auth0` `[scope, permissions]`"), "Scopes: one text with spaces, or a list of texts; of all of these together. Clerk's permissions are there without it."),
     row("issuers[].claims.login", Claim, Value("auth_time"), "When the user logged in; what cut-offs by subject are judged by, or else `iat`."),
     row("issuers[].floor", Choice(FLOORS), Value("minimize_latency"), "The least consistency of a verification; callers can ask for more, not for less."),
     row("issuers[].staleness_bound", Duration, Value("30s"), "How stale an answer may be before it is TOO_STALE, 1s to 7d."),

@@ -6,10 +6,11 @@ use crate::keys::{Algorithm, VerifyingKey};
 use crate::revocation::DenialKey;
 use crate::token::Reason;
 use crate::verify::accepted::{Accepted, Kind};
-use crate::verify::claims::{instant, number, scopes, text, texts};
+use crate::verify::claims::{ClaimPath, instant, number, scopes, text, texts};
+use crate::verify::clerk::{self, Granted};
 use crate::verify::compact::Decoded;
-use crate::verify::json::{self, Object};
-use crate::verify::policy::{IssuerPolicy, MAX_LEEWAY};
+use crate::verify::json::{self, Json, Object};
+use crate::verify::policy::{Dialect, IssuerPolicy, MAX_LEEWAY};
 use crate::verify::refusal::Denied;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -167,9 +168,13 @@ impl<'d> Signed<'d> {
         }
         let token_id = identifier(text(claims.get("jti"), "jti is not text")?)?;
         let session_id = identifier(text(paths.session.find(claims), "the session is not text")?)?;
-        let client_id = match text(paths.client.find(claims), "the client is not text")? {
-            Some(client) => Some(client),
-            None => text(claims.get("azp"), "azp is not text")?,
+        let party = text(claims.get("azp"), "azp is not text")?;
+        check_party(policy, party.as_deref())?;
+        let client = paths.client.iter().find_map(|path| path.find(claims));
+        let client_id = text(client, "the client is not text")?.or(party);
+        let granted = match policy.dialect() {
+            Dialect::Plain => Granted::default(),
+            Dialect::Clerk => clerk::granted(claims)?,
         };
         let own = Own::read(claims, policy)?;
         let logged_in_at = match own.logged_in_at {
@@ -183,9 +188,12 @@ impl<'d> Signed<'d> {
             token_id,
             session_id,
             client_id,
-            scopes: scopes(paths.scopes.find(claims), "scopes are not text or an array of texts")?,
-            roles: texts(paths.roles.find(claims), "roles are not text or an array of texts")?
-                .unwrap_or_default(),
+            scopes: united(&paths.scopes, claims, granted.permissions, |value| {
+                scopes(Some(value), "scopes are not text or an array of texts")
+            })?,
+            roles: united(&paths.roles, claims, granted.roles, |value| {
+                Ok(texts(Some(value), "roles are not text or an array of texts")?.unwrap_or_default())
+            })?,
             issued_at,
             not_before,
             expires_at,
@@ -202,12 +210,50 @@ impl<'d> Signed<'d> {
 
 fn audiences<'a>(claims: &Object<'a>, policy: &IssuerPolicy) -> Result<Vec<Cow<'a, str>>, Denied> {
     let audiences = texts(claims.get("aud"), "aud is not text or an array of texts")?;
-    let audiences = audiences.ok_or(Denied::new(Reason::MissingClaim, "there is no aud"))?;
+    let Some(audiences) = audiences else {
+        return if policy.allows_missing_audience() {
+            Ok(policy.audiences().iter().map(|name| Cow::Owned(name.clone())).collect())
+        } else {
+            Err(Denied::new(Reason::MissingClaim, "there is no aud"))
+        };
+    };
     if policy.accepts_audience(&audiences) {
         Ok(audiences)
     } else {
         Err(Denied::new(Reason::WrongAudience, "aud names none of the accepted audiences"))
     }
+}
+
+/// Whether the site a token was made at is one of those that may hold it.
+fn check_party(policy: &IssuerPolicy, party: Option<&str>) -> Result<(), Denied> {
+    let allowed = policy.authorized_parties();
+    match party {
+        _ if allowed.is_empty() => Ok(()),
+        None => Err(Denied::new(Reason::MissingClaim, "there is no azp")),
+        Some(party) if allowed.iter().any(|allowed| allowed == party) => Ok(()),
+        Some(_) => Err(Denied::new(Reason::WrongAudience, "azp is none of the authorized parties")),
+    }
+}
+
+/// What stands at several places, each name once.
+fn united<'a>(
+    paths: &[ClaimPath],
+    claims: &Object<'a>,
+    mut names: Vec<Cow<'a, str>>,
+    read: impl Fn(&Json<'a>) -> Result<Vec<Cow<'a, str>>, Denied>,
+) -> Result<Vec<Cow<'a, str>>, Denied> {
+    let mut found = paths.iter().filter_map(|path| path.find(claims));
+    if names.is_empty() {
+        names = found.next().map(&read).transpose()?.unwrap_or_default();
+    }
+    for value in found {
+        for name in read(value)? {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    Ok(names)
 }
 
 /// Whether a token's life, from one instant to the other, is one that its issuer's tokens may have.
@@ -231,6 +277,10 @@ fn foreign_login(
     let login = match instant(configured, "the login instant is no NumericDate")? {
         Some(at) => Some(at),
         None => instant(claims.get("auth_time"), "auth_time is no NumericDate")?,
+    };
+    let login = match policy.dialect() {
+        Dialect::Clerk => login.or_else(|| clerk::login(claims, issued_at)),
+        Dialect::Plain => login,
     };
     // Nobody logs in after the token was made: a later login would only dodge cut-offs.
     Ok(match (login, issued_at) {

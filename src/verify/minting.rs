@@ -7,7 +7,7 @@ use crate::token::{Reason, TokenDigest};
 use crate::verify::acceptance::{Acceptance, Read};
 use crate::verify::compact;
 use crate::verify::jwt::Unverified;
-use crate::verify::policy::{ClaimPaths, PolicySettings};
+use crate::verify::policy::{ClaimPaths, Dialect, PolicySettings};
 use crate::verify::refusal::Denied;
 use crate::verify::{Accepted, Freshness, IssuerEntry, IssuerPolicy, IssuerSettings, Source};
 use aws_lc_rs::hmac;
@@ -150,6 +150,9 @@ pub(super) fn settings() -> PolicySettings {
         max_lifetime: Duration::from_secs(86_400),
         required: Vec::new(),
         paths: ClaimPaths::default(),
+        dialect: Dialect::Plain,
+        allow_missing_audience: false,
+        authorized_parties: Vec::new(),
         renew_before: Duration::from_secs(120),
         own: false,
     }

@@ -10,6 +10,7 @@ pub mod accepted;
 mod authjs;
 mod cache;
 pub mod claims;
+mod clerk;
 pub mod compact;
 pub mod freshness;
 pub mod header;

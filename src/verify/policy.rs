@@ -18,12 +18,12 @@ pub struct ClaimPaths {
     pub subject: ClaimPath,
     /// The session it belongs to.
     pub session: ClaimPath,
-    /// The client it was made for; failing that `azp`.
-    pub client: ClaimPath,
-    /// Roles: text or an array of texts.
-    pub roles: ClaimPath,
-    /// Scopes: text separated by spaces, or an array of texts.
-    pub scopes: ClaimPath,
+    /// The client it was made for, at the first of these that is there; failing that `azp`.
+    pub client: Vec<ClaimPath>,
+    /// Roles: text or an array of texts, of all of these together.
+    pub roles: Vec<ClaimPath>,
+    /// Scopes: text separated by spaces, or an array of texts, of all of these together.
+    pub scopes: Vec<ClaimPath>,
     /// The instant of the login, as a NumericDate. Without it `auth_time` counts, and failing that `iat`.
     pub login: Option<ClaimPath>,
 }
@@ -33,12 +33,22 @@ impl Default for ClaimPaths {
         Self {
             subject: ClaimPath::member("sub"),
             session: ClaimPath::member("sid"),
-            client: ClaimPath::member("client_id"),
-            roles: ClaimPath::member("roles"),
-            scopes: ClaimPath::member("scope"),
+            client: vec![ClaimPath::member("client_id")],
+            roles: vec![ClaimPath::member("roles")],
+            scopes: vec![ClaimPath::member("scope")],
             login: None,
         }
     }
+}
+
+/// How an issuer writes what claim paths alone can't reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// Plainly.
+    #[default]
+    Plain,
+    /// As Clerk does: role and permissions of the active organisation.
+    Clerk,
 }
 
 /// What is configured for an issuer.
@@ -62,6 +72,12 @@ pub struct PolicySettings {
     pub required: Vec<String>,
     /// Where an issuer keeps what it says.
     pub paths: ClaimPaths,
+    /// How it writes what is not at one place.
+    pub dialect: Dialect,
+    /// Whether a token that names nobody in `aud` is for `audiences`.
+    pub allow_missing_audience: bool,
+    /// `azp` must be one of these; empty: it is not looked at.
+    pub authorized_parties: Vec<String>,
     /// How long before expiry a client should renew.
     pub renew_before: Duration,
     /// Our own tokens: they also name their policy, login instant and attribute version.
@@ -156,6 +172,18 @@ impl IssuerPolicy {
             None => self.0.allow_missing_type,
             Some(name) => self.0.types.iter().any(|allowed| same_type(allowed, name)),
         }
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.0.dialect
+    }
+
+    pub(super) fn allows_missing_audience(&self) -> bool {
+        self.0.allow_missing_audience
+    }
+
+    pub(super) fn authorized_parties(&self) -> &[String] {
+        &self.0.authorized_parties
     }
 
     pub(super) fn accepts_audience(&self, audiences: &[Cow<'_, str>]) -> bool {

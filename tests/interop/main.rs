@@ -11,11 +11,15 @@
     clippy::cast_possible_wrap,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a test that can't go on fails"
 )]
 #![allow(dead_code, reason = "the support of other tests is shared whole")]
 
 mod authjs;
+mod clerk;
+#[path = "../sidecar/mint.rs"]
+mod mint;
 mod peer;
 #[path = "../sidecar/support.rs"]
 mod support;

@@ -127,3 +127,93 @@ fn a_claim_path_that_is_no_pointer_is_refused() {
         "c.yaml:4:21: issuers[0].claims.roles: in a JSON Pointer `~` is written `~0` and `/` within a name `~1`",
     );
 }
+
+#[test]
+fn a_preset_asks_for_what_its_issuer_can_t_do_without() {
+    refused(
+        "issuers:\n  - {preset: auth0, issuer: https://shop.eu.auth0.example, audiences: [orders]}\n",
+        "c.yaml:2:29: issuers[0].issuer: Auth0's issuers end in `/`; write `https://shop.eu.auth0.example/`",
+    );
+    let [fault] = &faults("issuers:\n  - {preset: clerk, issuer: https://clerk.example}\n")[..] else {
+        panic!("one fault")
+    };
+    assert!(
+        fault.starts_with("c.yaml:2:5: issuers[0].authorized_parties: required with `preset: clerk`"),
+        "{fault}"
+    );
+    let [fault] = &faults(&issuer_with("preset: okta"))[..] else { panic!("one fault") };
+    assert!(
+        fault.starts_with("c.yaml:4:13: issuers[0].preset: expected one of `oidc`, `auth0`, `clerk`"),
+        "{fault}"
+    );
+}
+
+#[test]
+fn presets_are_defaults_and_give_way() {
+    let clerk = "preset: clerk, issuer: https://clerk.example, authorized_parties: [https://shop.example]";
+    let config = load_text(&format!("issuers:\n  - {{{clerk}}}\n")).unwrap();
+    let issuer = &config.issuers[0];
+    assert_eq!(
+        (issuer.audiences.as_slice(), issuer.types.as_slice()),
+        (&["https://clerk.example".to_owned()][..], &["JWT".to_owned()][..])
+    );
+    assert_eq!(
+        (issuer.leeway, issuer.algorithms.as_slice()),
+        (Duration::from_secs(5), &[Algorithm::Rs256][..])
+    );
+    let config =
+        load_text(&format!("issuers:\n  - {{{clerk}, leeway: 9s, types: [at+jwt], audiences: [a]}}\n"))
+            .unwrap();
+    let issuer = &config.issuers[0];
+    assert_eq!(
+        (issuer.leeway, issuer.types[0].as_str(), issuer.audiences[0].as_str()),
+        (Duration::from_secs(9), "at+jwt", "a")
+    );
+
+    let config = load_text(&issuer_with("preset: oidc")).unwrap();
+    assert!(config.issuers[0].allow_missing_type);
+    assert_eq!(config.issuers[0].claims.scopes, ["scope", "scp"]);
+    let config = load_text(&issuer_with("preset: oidc\n    claims: {scopes: [a, b], roles: c}")).unwrap();
+    assert_eq!(config.issuers[0].claims.scopes, ["a", "b"]);
+    assert_eq!(config.issuers[0].claims.roles, ["c"]);
+}
+
+const COOKIES: &str = "issuers:\n  - issuer: web\n    audiences: [orders]\n    authjs: ";
+
+#[test]
+fn cookies_need_a_secret_and_no_settings_of_jwts() {
+    let with = |settings: &str| format!("{COOKIES}{settings}\n");
+    refused(&with("{}"), "c.yaml:4:5: issuers[0].authjs.secret_files: required, but not there");
+    refused(
+        &with("{secret_files: []}"),
+        "c.yaml:4:28: issuers[0].authjs.secret_files: names no file: no cookie could be opened",
+    );
+    refused(
+        &with("{secret_files: [a, b], version: 4}"),
+        "c.yaml:4:28: issuers[0].authjs.secret_files: NextAuth 4 knows one secret",
+    );
+    refused(
+        &with("{secret_files: a, cookies: []}"),
+        "c.yaml:4:40: issuers[0].authjs.cookies: names no cookie: leave it out for the library's own names",
+    );
+    refused(
+        &with("{secret_files: a, max_age: 1h}"),
+        "c.yaml:4:5: issuers[0].authjs.update_age: must be less than `max_age`: a cookie would end before it is renewed",
+    );
+    for setting in
+        ["keys: {discovery: true}", "algorithms: [RS256]", "types: [JWT]", "max_lifetime: 1h", "preset: oidc"]
+    {
+        let [fault] = &faults(&with(&format!("{{secret_files: a}}\n    {setting}")))[..] else {
+            panic!("one fault: {setting}")
+        };
+        assert!(fault.ends_with("has no meaning beside `authjs`: it is about JWTs"), "{fault}");
+    }
+}
+
+#[test]
+fn cookies_bring_refresh_unless_it_is_left_out() {
+    let config = load_text(&format!("{COOKIES}{{secret_files: a}}\n")).unwrap();
+    assert!(config.api.serve.contains(&Rpc::Refresh));
+    let config = load_text(&format!("{COOKIES}{{secret_files: a}}\napi: {{serve: [verify]}}\n")).unwrap();
+    assert_eq!(config.api.serve, [Rpc::Verify].into());
+}

@@ -99,7 +99,8 @@ fn the_full_example_reads_as_written() {
     assert_eq!(shop.freshness.floor, Some(Floor::MinimizeLatency));
     assert_eq!(own.policies[1].preset, Preset::High, "a policy named as a preset starts from it");
     let [keycloak, legacy, web] = config.issuers.as_slice() else { panic!("three issuers") };
-    assert_eq!(keycloak.claims.roles, "/realm_access/roles");
+    assert_eq!(keycloak.claims.roles, ["/realm_access/roles"]);
+    assert_eq!((keycloak.preset, keycloak.authorized_parties.len()), (Some(IssuerPreset::Oidc), 1));
     assert_eq!(keycloak.require, ["jti"]);
     let Credentials::Jwts(keys) = &legacy.credentials else { panic!("JWTs") };
     assert_eq!(keys.source, Source::SecretFile("/etc/countersign/legacy.secret".into()));

@@ -100,7 +100,7 @@ fn a_life_ends_after_it_began_and_is_no_longer_than_it_may_be() {
 #[test]
 fn a_login_is_the_configured_claim_else_auth_time_else_iat_and_never_after_the_token() {
     let login = |claims: &str, path: Option<&str>| {
-        let path = path.map(|path| crate::verify::claims::ClaimPath::parse(path).unwrap());
+        let path = path.map(|path| ClaimPath::parse(path).unwrap());
         judged(claims, |settings| settings.paths.login = path, |accepted| accepted.logged_in_at).unwrap()
     };
     let at = |seconds| Some(Timestamp::from_secs(seconds));

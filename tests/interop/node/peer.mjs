@@ -2,9 +2,11 @@
 import { createInterface } from "node:readline";
 import * as authjs from "@auth/core/jwt";
 import nextauth from "next-auth/jwt";
+import { verifyJwt } from "@clerk/backend/jwt";
 // How they cut cookies is not among what they export: read by path, beside this file.
 import { SessionStore as AuthjsStore } from "./node_modules/@auth/core/lib/utils/cookie.js";
 import { SessionStore as NextauthStore } from "./node_modules/next-auth/core/lib/cookie.js";
+import { __experimental_JWTPayloadToAuthObjectProperties as granted } from "./node_modules/@clerk/shared/dist/jwtPayloadParser.mjs";
 
 const library = { 5: authjs, 4: nextauth };
 const quiet = { debug() {}, error() {}, warn() {} };
@@ -24,6 +26,12 @@ const answers = {
       cookieName: name,
       salt: name,
     }),
+  // What Clerk's backend makes of a token.
+  clerk: async ({ token, jwk, site }) => {
+    const claims = await verifyJwt(token, { key: jwk, authorizedParties: [site] });
+    const { orgRole, orgPermissions } = granted(claims);
+    return { role: orgRole, permissions: orgPermissions ?? [] };
+  },
   // A value cut as the library cuts it.
   chunk: ({ version, value, name }) =>
     new (version === 5 ? AuthjsStore : NextauthStore)({ name, options: {} }, {}, quiet)
