@@ -10,6 +10,7 @@ pub mod config;
 pub mod grpc;
 pub mod keys;
 pub mod members;
+pub mod oauth;
 pub mod ops;
 pub mod revocation;
 pub mod session;

@@ -239,6 +239,8 @@ reasons! {
     Overloaded => "OVERLOADED", "Too many calls in flight.";
     BadCall => "BAD_CALL", "The call itself is malformed.";
     InternalError => "INTERNAL_ERROR", "A defect in countersign.";
+    Inactive => "INACTIVE", "The issuer says that the token is not active.";
+    IssuerUnavailable => "ISSUER_UNAVAILABLE", "The issuer's endpoint did not answer.";
 }
 
 impl fmt::Display for Reason {

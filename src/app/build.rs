@@ -1,8 +1,9 @@
 //! From the configuration to built rooms.
 
+use crate::app::issuers::{Issuers, build_issuers};
 use crate::app::reader::SessionsForVerify;
 use crate::app::reload::Reload;
-use crate::app::rooms::{OwnRooms, build_callers, build_issuers, build_own, build_tls, chain, group_id};
+use crate::app::rooms::{OwnRooms, build_callers, build_own, build_tls, chain, group_id};
 use crate::app::sample::Sample;
 use crate::app::store::{self, Opened, SharedStore};
 use crate::app::{App, Background, Drain, RunSettings};
@@ -84,7 +85,8 @@ impl Assembly {
         let issuers = build_issuers(&config, own.as_ref(), &clock, &mut faults);
         let tls = build_tls(&config, &mut faults);
         let callers = Callers::new(build_callers(&config, &mut faults));
-        let issuers = Faults::new(faults).unless(issuers).map_err(StartError::Configuration)?;
+        let Issuers { settings: issuers, introspectors } =
+            Faults::new(faults).unless(issuers).map_err(StartError::Configuration)?;
 
         let Opened { log, sessions: sessions_store, shared } = store::open(&config)?;
         let metrics = Arc::new(Metrics::new());
@@ -144,6 +146,9 @@ impl Assembly {
         background_of_rooms(&mut background, own, &rings, &feed);
         for keys in cookies {
             background.add(move |cancel| keys.run(cancel));
+        }
+        for introspector in introspectors {
+            background.add(move |cancel| introspector.run(cancel));
         }
         let purge = Purge { store: sessions_store, clock: clock.clone() };
         background.add(move |cancel| purge.run(cancel));

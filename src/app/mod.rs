@@ -4,6 +4,7 @@
 //! [`App::run`] is what runs.
 
 mod build;
+mod issuers;
 mod reader;
 mod reload;
 mod rooms;

@@ -109,9 +109,10 @@ pub fn inspect(token: &str, now: Timestamp) -> Report {
         _ if token.starts_with('{') => {
             report.always(Reason::Malformed, "JSON serialization; only the compact one is read");
         }
-        _ => report.always(
+        _ => report.usually(
             Reason::Malformed,
-            "neither three parts (JWT), five (encrypted cookie) nor an opaque token of ours",
+            "neither three parts (JWT), five (encrypted cookie) nor an opaque token of ours; an issuer with \
+             `introspection` may know it",
         ),
     }
     report

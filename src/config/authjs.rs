@@ -36,8 +36,16 @@ pub enum AuthJsVersion {
 }
 
 /// Settings of the issuer around it that say nothing about cookies.
-const OF_JWTS: [&str; 7] =
-    ["preset", "authorized_parties", "keys", "algorithms", "types", "allow_missing_type", "max_lifetime"];
+const OF_JWTS: [&str; 8] = [
+    "preset",
+    "authorized_parties",
+    "introspection",
+    "keys",
+    "algorithms",
+    "types",
+    "allow_missing_type",
+    "max_lifetime",
+];
 
 /// Reads `authjs` in an issuer's section.
 pub(super) fn read_authjs(issuer: &Section<'_>, section: &Section<'_>) -> AuthJs {

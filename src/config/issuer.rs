@@ -2,6 +2,7 @@
 
 use super::authjs::{self, AuthJs, read_authjs};
 use super::freshness::{Freshness, read_freshness};
+use super::introspection::{Introspection, read_introspection};
 use super::reader::{Content, Section};
 use super::scalar;
 use crate::keys::Algorithm;
@@ -32,6 +33,8 @@ pub struct ForeignIssuer {
     pub algorithms: Vec<Algorithm>,
     /// What its credentials are.
     pub credentials: Credentials,
+    /// How its opaque tokens are judged, where it has any.
+    pub introspection: Option<Introspection>,
     /// Accepted `typ`; at least one.
     pub types: Vec<String>,
     /// Whether a token without `typ` is accepted.
@@ -173,6 +176,9 @@ pub(super) fn read_issuer(section: &Section<'_>) -> ForeignIssuer {
         preset,
         audiences: read_audiences(section, &issuer, preset),
         authorized_parties: read_parties(section, &issuer, preset),
+        introspection: section
+            .section("introspection")
+            .map(|introspection| read_introspection(&introspection, &issuer)),
         issuer: issuer.into(),
         credentials,
         types: types.unwrap_or_else(usual_types),

@@ -10,6 +10,7 @@ mod authjs;
 mod callers;
 mod file;
 mod freshness;
+mod introspection;
 mod issuer;
 mod nearest;
 mod overlay;
@@ -31,6 +32,7 @@ pub use authjs::{AuthJs, AuthJsVersion};
 pub use callers::{Caller, Identity, Right};
 pub use file::load;
 pub use freshness::{Floor, Freshness, FreshnessOverrides};
+pub use introspection::{ClientAuth, Introspection};
 pub use issuer::{ClaimPaths, Credentials, Fetch, ForeignIssuer, IssuerPreset, Keys, Source};
 pub use overlay::Overlay;
 pub use own::{AtLimit, Own, OwnKeys, PolicySettings, Preset, Strategy};
@@ -209,7 +211,20 @@ fn read_issuers(top: &Section<'_>, own: Option<&Issuer>) -> Vec<ForeignIssuer> {
         }
         issuer
     };
-    top.sections("issuers").iter().map(read).collect()
+    let sections = top.sections("issuers");
+    let issuers: Vec<_> = sections.iter().map(read).collect();
+    let mut prefixes = HashSet::new();
+    for (section, issuer) in sections.iter().zip(&issuers) {
+        let Some(introspection) = &issuer.introspection else { continue };
+        if !prefixes.insert(introspection.token_prefix.clone()) {
+            section.fault_hinting(
+                "introspection",
+                "another issuer's opaque tokens look the same: nobody could tell whose one is",
+                "give them a `token_prefix`",
+            );
+        }
+    }
+    issuers
 }
 
 /// What is served must be possible, and nobody may do everything for want of a rule.

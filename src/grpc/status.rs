@@ -37,10 +37,12 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::SessionEnded
         | Reason::SessionIdle
         | Reason::StaleClaims
-        | Reason::RefreshReused => Code::Unauthenticated,
+        | Reason::RefreshReused
+        | Reason::Inactive => Code::Unauthenticated,
         Reason::InsufficientScope | Reason::CallerNotAllowed => Code::PermissionDenied,
         Reason::KeysUnavailable
         | Reason::StoreUnavailable
+        | Reason::IssuerUnavailable
         | Reason::TooStale
         | Reason::NotFresh
         | Reason::NotLoaded
@@ -90,6 +92,8 @@ const fn message(reason: Reason) -> &'static str {
         Reason::Overloaded => "too many calls in flight; try again",
         Reason::BadCall => "the call is malformed",
         Reason::InternalError => "internal error",
+        Reason::Inactive => "the issuer says that the token is not active; refresh it",
+        Reason::IssuerUnavailable => "undecided: the issuer did not answer; try again",
     }
 }
 

@@ -159,6 +159,7 @@ pub fn encode(accepted: &Accepted<'_>) -> Vec<u8> {
             Kind::Jwt => v1::CredentialKind::Jwt,
             Kind::SessionToken => v1::CredentialKind::SessionToken,
             Kind::AuthJsCookie => v1::CredentialKind::AuthjsCookie,
+            Kind::OpaqueToken => v1::CredentialKind::OpaqueToken,
         }
         .into(),
         refresh_after: accepted.refresh_after().map(timestamp),

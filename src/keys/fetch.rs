@@ -1,4 +1,4 @@
-//! Fetches key sets from issuers over HTTP, on a short leash: https unless the host is this machine, no redirects, no
+//! Fetches key sets and OpenID configurations from issuers over HTTP, on a short leash: https unless the host is this machine, no redirects, no
 //! proxies, 512 KiB, one deadline for everything.
 
 use crate::keys::key_set::LARGEST_SET;
@@ -59,8 +59,8 @@ pub enum FetchError {
     /// The OpenID configuration is some other issuer's.
     #[error("the OpenID configuration names another issuer")]
     IssuerDiffers,
-    /// `jwks_uri` is no URL that keys are fetched from.
-    #[error("the OpenID configuration's jwks_uri can't be used")]
+    /// An endpoint's URL is none that is asked.
+    #[error("the URL of an endpoint in the OpenID configuration can't be used")]
     JwksUri(#[source] BadUrl),
 }
 
@@ -72,7 +72,7 @@ struct Discovered {
 
 /// Fetches, one connection per fetch: at one fetch in minutes a kept connection would be a stale one.
 #[derive(Debug)]
-pub(super) struct Fetcher {
+pub struct Fetcher {
     ca_file: Option<PathBuf>,
     deadline: Duration,
     /// The machine's roots, read at the first need.
@@ -84,7 +84,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`FetchError::Trust`] when the file can't be used now.
-    pub(super) fn new(ca_file: Option<PathBuf>, deadline: Duration) -> Result<Self, FetchError> {
+    pub fn new(ca_file: Option<PathBuf>, deadline: Duration) -> Result<Self, FetchError> {
         let fetcher = Self { ca_file, deadline, native: Mutex::new(None) };
         if fetcher.ca_file.is_some() {
             fetcher.tls()?;
@@ -117,6 +117,35 @@ impl Fetcher {
             self.body(&found.jwks_uri.parse().map_err(FetchError::JwksUri)?).await
         };
         self.in_time(both).await
+    }
+
+    /// Finds one of an issuer's endpoints by its OpenID configuration (or RFC 8414 metadata of the same form), which must
+    /// name that very issuer. `None` where it names no such endpoint.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn discovered_endpoint(
+        &self,
+        issuer: &str,
+        member: &str,
+    ) -> Result<Option<FetchUrl>, FetchError> {
+        let configuration = FetchUrl::discovery(issuer).map_err(FetchError::JwksUri)?;
+        let body = self.in_time(self.body(&configuration)).await?;
+        let found: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&body).map_err(FetchError::Discovery)?;
+        let text = |name: &str| found.get(name).and_then(serde_json::Value::as_str);
+        if text("issuer") != Some(issuer) {
+            return Err(FetchError::IssuerDiffers);
+        }
+        text(member).map(|url| url.parse().map_err(FetchError::JwksUri)).transpose()
+    }
+
+    /// The TLS settings its fetches have.
+    ///
+    /// # Errors
+    /// [`FetchError::Trust`].
+    pub fn tls_config(&self) -> Result<ClientConfig, FetchError> {
+        self.tls().map(|tls| tls.as_ref().clone())
     }
 
     async fn in_time(

@@ -42,6 +42,14 @@ impl FetchUrl {
     }
 }
 
+impl FetchUrl {
+    /// The URL itself.
+    #[must_use]
+    pub const fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
 impl FromStr for FetchUrl {
     type Err = BadUrl;
 

@@ -22,7 +22,7 @@ pub(super) enum NotYet {
     KnownBad(Refusal, KnownBad),
     /// The issuer's keys have to be fetched, or fetched again.
     NeedsKeys(Arc<IssuerEntry>),
-    /// The session's record has to be read.
+    /// The session's record has to be read, or its issuer asked.
     NeedsStore,
 }
 
@@ -37,6 +37,7 @@ impl Verifier {
     pub(super) fn generation(&self, entry: &IssuerEntry, kind: Kind) -> u64 {
         match kind {
             Kind::Jwt | Kind::AuthJsCookie => entry.settings.generation(),
+            Kind::OpaqueToken => 0,
             Kind::SessionToken => {
                 self.session_tokens.as_ref().map_or(0, |tokens| tokens.handles.generation())
             }
@@ -76,6 +77,9 @@ impl Verifier {
         if HandleKind::of(token).is_some() {
             let unknown = Denied::new(Reason::UnsupportedType, "this sidecar has no keys for opaque tokens");
             return Err(NotYet::Refused(plain(unknown, None)));
+        }
+        if self.opaque_issuer(token).is_some() {
+            return Err(NotYet::NeedsStore);
         }
         if self.is_cookie(token) {
             return self.accept_cookie(token, name, digest);
@@ -169,10 +173,7 @@ impl Verifier {
         match self.accept(token, name, digest) {
             Ok(acceptance) => return Ok((acceptance, Source::Signature)),
             Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => return Err(refusal),
-            Err(NotYet::NeedsStore) => {
-                let patience = deadline.min(LONGEST_WAIT);
-                return Ok((self.read_session(token, digest, patience).await?, Source::Store));
-            }
+            Err(NotYet::NeedsStore) => return self.read(token, digest, deadline).await,
             Err(NotYet::NeedsKeys(entry)) => self.seek_keys(&entry, deadline).await?,
         }
         match self.accept(token, name, digest) {
@@ -180,6 +181,21 @@ impl Verifier {
             Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => Err(refusal),
             Err(NotYet::NeedsKeys(entry)) => Err(unknown_key(&entry)),
             Err(NotYet::NeedsStore) => Err(undecided(Reason::StoreUnavailable, None)),
+        }
+    }
+
+    /// Reads what a credential stands for: its session's record, or its issuer's word.
+    pub(super) async fn read(
+        &self,
+        token: &str,
+        digest: TokenDigest,
+        deadline: Duration,
+    ) -> Result<(Arc<Acceptance>, Source), Refusal> {
+        match self.opaque_issuer(token) {
+            Some(entry) => {
+                Ok((self.introspect(entry, token, digest, deadline).await?, Source::Introspection))
+            }
+            None => Ok((self.read_session(token, digest, deadline.min(LONGEST_WAIT)).await?, Source::Store)),
         }
     }
 

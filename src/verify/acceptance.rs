@@ -21,6 +21,8 @@ pub(super) struct Read {
     pub(super) at: Duration,
     /// From here on its activity has to be written again.
     pub(super) touch_at: Timestamp,
+    /// At most this long, however long the policy bears.
+    pub(super) lasts: Duration,
 }
 
 /// An accepted credential as it is kept, with what it was accepted under.
@@ -34,7 +36,7 @@ pub struct Acceptance {
     pub(super) kind: Kind,
     /// The session it belongs to, where that is one of ours.
     pub(super) session: Option<SessionId>,
-    /// For a session token.
+    /// For what is judged by a read.
     pub(super) read: Option<Read>,
     pub(super) expires_at: Timestamp,
     /// The later of `nbf` and `iat`. Without `iat` as long before its end as its issuer's tokens may live: it can't have
@@ -105,7 +107,7 @@ impl Acceptance {
     /// are our own. Nor is it ever too young: the sidecar that opened the session may have a clock ahead of this one.
     pub(super) fn check_time(&self, now: Timestamp) -> Result<(), Denied> {
         let leeway = match self.kind {
-            Kind::Jwt | Kind::AuthJsCookie => self.issuer.settings.policy.leeway(),
+            Kind::Jwt | Kind::AuthJsCookie | Kind::OpaqueToken => self.issuer.settings.policy.leeway(),
             Kind::SessionToken if now < self.expires_at => return Ok(()),
             Kind::SessionToken => return Err(Denied::new(Reason::SessionEnded, "its session is over")),
         };

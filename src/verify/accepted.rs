@@ -17,6 +17,16 @@ pub enum Kind {
     SessionToken,
     /// An encrypted session cookie of Auth.js or NextAuth.
     AuthJsCookie,
+    /// An opaque OAuth token, judged by its issuer's introspection endpoint.
+    OpaqueToken,
+}
+
+impl Kind {
+    /// Whether such a credential is judged by what is read elsewhere: its answer ages.
+    #[must_use]
+    pub(super) const fn is_read(self) -> bool {
+        matches!(self, Self::SessionToken | Self::OpaqueToken)
+    }
 }
 
 /// What an accepted credential says. Borrows from the credential: what has to stay is made into an answer at once.

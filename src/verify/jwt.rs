@@ -87,6 +87,7 @@ impl<'d> Unverified<'d> {
                 payload: &self.decoded.payload,
                 claims: self.claims,
                 kind: Kind::Jwt,
+                ends_at: None,
             })
         } else {
             Err(Denied::new(Reason::BadSignature, "the signature does not verify"))
@@ -102,6 +103,8 @@ pub struct Signed<'d> {
     payload: &'d [u8],
     claims: Object<'d>,
     kind: Kind,
+    /// When it ends where it doesn't say: an opaque token's answer, which is then asked for again.
+    ends_at: Option<Timestamp>,
 }
 
 impl<'d> Signed<'d> {
@@ -112,7 +115,17 @@ impl<'d> Signed<'d> {
     pub(super) fn decrypted(cookie: &'d str, payload: &'d [u8]) -> Result<Self, Denied> {
         let claims = json::parse(payload)
             .map_err(|_| Denied::new(Reason::Malformed, "the claims are not one strict JSON object"))?;
-        Ok(Self { signing_input: cookie, payload, claims, kind: Kind::AuthJsCookie })
+        Ok(Self { signing_input: cookie, payload, claims, kind: Kind::AuthJsCookie, ends_at: None })
+    }
+
+    /// What an issuer says of an opaque token that is active.
+    pub(super) fn introspected(
+        token: &'d str,
+        payload: &'d [u8],
+        claims: Object<'d>,
+        ends_at: Timestamp,
+    ) -> Self {
+        Self { signing_input: token, payload, claims, kind: Kind::OpaqueToken, ends_at: Some(ends_at) }
     }
 
     /// The session a credential that stands for a whole session names.
@@ -130,6 +143,12 @@ impl<'d> Signed<'d> {
         let expires_at = instant(self.claims.get("exp"), "").ok().flatten()?;
         let token_id = text(self.claims.get("jti"), "").ok()?;
         Some((self.token_key(policy, token_id.as_deref()), expires_at.after(MAX_LEEWAY)))
+    }
+
+    /// What denies this token whatever it says of its end.
+    pub(super) fn key(&self, policy: &IssuerPolicy) -> Option<DenialKey> {
+        let token_id = text(self.claims.get("jti"), "").ok()?;
+        Some(self.token_key(policy, token_id.as_deref()))
     }
 
     fn token_key(&self, policy: &IssuerPolicy, token_id: Option<&str>) -> DenialKey {
@@ -152,15 +171,17 @@ impl<'d> Signed<'d> {
         let subject = identifier(text(paths.subject.find(claims), "the subject is not text")?)?;
         let subject = subject.ok_or(missing("there is no subject"))?;
         let audiences = match self.kind {
-            Kind::Jwt | Kind::SessionToken => audiences(claims, policy)?,
+            Kind::Jwt | Kind::SessionToken => audiences(claims, policy, policy.allows_missing_audience())?,
+            // The issuer answers whoever it trusts with the token; `aud` is optional (RFC 7662 §2.2).
+            Kind::OpaqueToken => audiences(claims, policy, true)?,
             // Auth.js names nobody: its cookies are for whoever the configuration says.
             Kind::AuthJsCookie => policy.audiences().iter().map(|name| Cow::Owned(name.clone())).collect(),
         };
-        let expires_at =
-            instant(claims.get("exp"), "exp is no NumericDate")?.ok_or(missing("there is no exp"))?;
+        let expires_at = instant(claims.get("exp"), "exp is no NumericDate")?.or(self.ends_at);
+        let expires_at = expires_at.ok_or(missing("there is no exp"))?;
         let issued_at = instant(claims.get("iat"), "iat is no NumericDate")?;
         let not_before = instant(claims.get("nbf"), "nbf is no NumericDate")?;
-        if let Some(issued_at) = issued_at {
+        if let (Some(issued_at), None) = (issued_at, self.ends_at) {
             check_life(policy, issued_at, expires_at)?;
         }
         if policy.required().iter().any(|name| claims.get(name).is_none()) {
@@ -208,10 +229,14 @@ impl<'d> Signed<'d> {
     }
 }
 
-fn audiences<'a>(claims: &Object<'a>, policy: &IssuerPolicy) -> Result<Vec<Cow<'a, str>>, Denied> {
+fn audiences<'a>(
+    claims: &Object<'a>,
+    policy: &IssuerPolicy,
+    may_miss: bool,
+) -> Result<Vec<Cow<'a, str>>, Denied> {
     let audiences = texts(claims.get("aud"), "aud is not text or an array of texts")?;
     let Some(audiences) = audiences else {
-        return if policy.allows_missing_audience() {
+        return if may_miss {
             Ok(policy.audiences().iter().map(|name| Cow::Owned(name.clone())).collect())
         } else {
             Err(Denied::new(Reason::MissingClaim, "there is no aud"))

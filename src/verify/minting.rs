@@ -177,6 +177,7 @@ pub(super) fn entry() -> Arc<IssuerEntry> {
             policy: policy(),
             ring: None,
             cookies: None,
+            opaque: None,
             freshness: Arc::new(FRESHNESS),
             by_policy: HashMap::new(),
             longest_life: Duration::from_secs(86_400),

@@ -18,6 +18,7 @@ pub mod json;
 pub mod jwt;
 #[cfg(test)]
 mod minting;
+mod opaque;
 pub mod policy;
 pub mod refusal;
 pub mod session_token;
@@ -28,6 +29,7 @@ pub use accepted::{Accepted, Kind};
 pub use authjs::RenewedCookie;
 pub use cache::Settings as CacheSettings;
 pub use freshness::{Consistency, Freshness};
+pub use opaque::{Introspection, IssuerFailed, OpaqueTokenSettings};
 pub use policy::IssuerPolicy;
 pub use refusal::Refusal;
 pub use session_token::{LiveSession, Reading, SessionReader, SessionState};
@@ -72,11 +74,17 @@ pub enum Source {
     Signature,
     /// The session's record, read on this call.
     Store,
+    /// The issuer's introspection endpoint, asked on this call.
+    Introspection,
 }
 
 impl Source {
-    const ALL: [(Self, &'static str); 3] =
-        [(Self::Cache, "cache"), (Self::Signature, "signature"), (Self::Store, "store")];
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Cache, "cache"),
+        (Self::Signature, "signature"),
+        (Self::Store, "store"),
+        (Self::Introspection, "introspection"),
+    ];
 }
 
 /// An issuer as this sidecar judges it.
@@ -88,6 +96,8 @@ pub struct IssuerSettings {
     pub ring: Option<Arc<KeyRing>>,
     /// The keys its encrypted session cookies open under; then it has no JWTs.
     pub cookies: Option<Arc<CookieKeys>>,
+    /// How its opaque tokens are judged, where it has any.
+    pub opaque: Option<OpaqueTokenSettings>,
     /// How fresh answers about them must be; for our own tokens where they name no policy known here.
     pub freshness: Arc<Freshness>,
     /// Our own tokens name their policy.
@@ -145,7 +155,7 @@ impl IssuerSettings {
 struct IssuerEntry {
     settings: IssuerSettings,
     place: usize,
-    counted: [VerifyOk; 3],
+    counted: [VerifyOk; 4],
 }
 
 /// Accepted, and what the answer stands on.
@@ -177,6 +187,8 @@ pub struct Verifier {
     issuers: HashMap<Issuer, Arc<IssuerEntry>>,
     /// Those of the issuers that have encrypted session cookies.
     cookies: Vec<Arc<IssuerEntry>>,
+    /// Those that have opaque tokens; one without a prefix last.
+    opaque: Vec<Arc<IssuerEntry>>,
     session_tokens: Option<SessionTokenSettings>,
     sessions: Option<Arc<dyn SessionReader>>,
     cache: AcceptanceCache,

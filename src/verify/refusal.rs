@@ -53,10 +53,10 @@ impl Denied {
         Self { reason, detail }
     }
 
-    /// What the holder should do: an expired token or stale claims can be refreshed, a session that is over begun anew.
+    /// What the holder should do: an expired or inactive token or stale claims can be refreshed, a session that is over begun anew.
     #[must_use]
     pub const fn action(&self) -> Action {
-        if matches!(self.reason, Reason::Expired | Reason::StaleClaims) {
+        if matches!(self.reason, Reason::Expired | Reason::StaleClaims | Reason::Inactive) {
             Action::Refresh
         } else if matches!(self.reason, Reason::SessionEnded | Reason::SessionIdle) {
             Action::Reauthenticate

@@ -94,13 +94,13 @@ impl SessionTokenSettings {
 }
 
 impl Verifier {
-    /// Whether an acceptance from a session's record may be answered from memory: not over, no activity to be written,
+    /// Whether an acceptance from a session's record, or an issuer's word, may be answered from memory: not over, no activity to be written,
     /// read no longer ago than its policy's staleness bound, and no attributes changed since.
     pub(super) fn reading_counts(&self, acceptance: &Acceptance, now: &Now) -> bool {
         acceptance.read.is_some_and(|read| {
             now.judged < acceptance.expires_at
                 && now.judged < read.touch_at
-                && now.elapsed.saturating_sub(read.at) <= acceptance.freshness.bound
+                && now.elapsed.saturating_sub(read.at) <= acceptance.freshness.bound.min(read.lasts)
                 // A session token is not refreshed: what changed is read instead.
                 && self.denylist.judge(&acceptance.marks, now.judged) != Some(Denial::StaleClaims)
         })
@@ -132,7 +132,7 @@ impl Verifier {
         reached.map_err(|_| undecided(Reason::StoreUnavailable, None))?;
         match reading.state {
             SessionState::Live(session) => {
-                let read = Read { at: asked_at, touch_at: session.touch_at };
+                let read = Read { at: asked_at, touch_at: session.touch_at, lasts: Duration::MAX };
                 Ok(self.keep(accepted(*session, &tokens.issuer), digest, entry, generation, Some(read)))
             }
             SessionState::Ended => Err(self.ended(&tokens.issuer, id)),

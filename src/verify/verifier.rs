@@ -28,9 +28,15 @@ impl Verifier {
         let mut cookies: Vec<_> =
             issuers.values().filter(|entry| entry.settings.cookies.is_some()).cloned().collect();
         cookies.sort_by_key(|entry| entry.place);
+        let mut opaque: Vec<_> =
+            issuers.values().filter(|entry| entry.settings.opaque.is_some()).cloned().collect();
+        let prefix =
+            |entry: &IssuerEntry| entry.settings.opaque.as_ref().map_or(0, |opaque| opaque.prefix.len());
+        opaque.sort_by_key(|entry| std::cmp::Reverse(prefix(entry)));
         Self {
             issuers,
             cookies,
+            opaque,
             session_tokens: parts.session_tokens,
             sessions: parts.sessions,
             cache: AcceptanceCache::new(parts.cache),
@@ -74,6 +80,9 @@ impl Verifier {
     pub async fn possession(&self, token: &str, deadline: Duration) -> Result<Possession, Refusal> {
         if self.is_cookie(token) {
             return Ok(self.possession_of_cookie(token));
+        }
+        if let Some(entry) = self.opaque_issuer(token) {
+            return self.possession_of_opaque(entry, token, deadline).await;
         }
         let Ok(decoded) = compact::decode(token, self.max_token_bytes) else {
             return Ok(Possession::Nothing);
@@ -157,13 +166,13 @@ impl Verifier {
             Consistency::FullyConsistent => false,
         };
         // What a session's record says can change: nothing is denied by one that is older than was asked for.
-        if acceptance.kind == Kind::SessionToken && !(fresh_enough && self.reading_counts(&acceptance, now)) {
+        if acceptance.kind.is_read() && !(fresh_enough && self.reading_counts(&acceptance, now)) {
             return None;
         }
         if let Err(refusal) = self.last_step(&acceptance, demands, now) {
             return Some(Err(refusal));
         }
-        fresh_enough.then(|| give(acceptance, &standing, source))
+        fresh_enough.then(|| give(acceptance, standing, source, now))
     }
 
     pub(super) async fn waiting(&self, token: &str, demands: &Demands<'_>) -> Result<Verdict, Refusal> {
@@ -179,15 +188,18 @@ impl Verifier {
             arrived.map_err(|_| undecided(Reason::NotFresh, Some(&acceptance)))?;
         }
         let mut over = None;
-        if acceptance.kind == Kind::SessionToken {
-            // A record read before waiting for a revision may be over or changed by now.
-            let just_read = source == Source::Store && !matches!(asked, Consistency::AtLeastAsFresh(_));
+        if acceptance.kind.is_read() {
+            // What was read before waiting for a revision may be over or changed by now.
+            let just_read = source != Source::Cache && !matches!(asked, Consistency::AtLeastAsFresh(_));
             let fresh = just_read
                 || (asked != Consistency::FullyConsistent
                     && self.reading_counts(&acceptance, &self.clock.now()));
             if !fresh {
-                acceptance = self.read_session(token, digest, patience).await?;
-                source = Source::Store;
+                (acceptance, source) = self.read(token, digest, demands.deadline).await?;
+            }
+            if acceptance.kind == Kind::OpaqueToken && asked == Consistency::FullyConsistent {
+                let reached = self.feed.reach_head(patience).await;
+                reached.map_err(|_| undecided(Reason::StoreUnavailable, Some(&acceptance)))?;
             }
         } else if asked == Consistency::FullyConsistent {
             over = self.ask_store(&acceptance, patience).await?;
@@ -203,7 +215,7 @@ impl Verifier {
         if let Some((reason, action)) = over {
             return Err(denied(reason, action, Some(&acceptance)));
         }
-        give(acceptance, &standing, source)
+        give(acceptance, standing, source, &now)
     }
 
     /// Denials that hold whatever the freshness: time, demands, denylist.
@@ -237,11 +249,12 @@ impl Verifier {
         let took = self.clock.elapsed().saturating_sub(started);
         match result {
             Ok(verdict) => {
-                let [cache, signature, store] = &verdict.acceptance.issuer.counted;
+                let [cache, signature, store, introspection] = &verdict.acceptance.issuer.counted;
                 match verdict.source {
                     Source::Cache => cache,
                     Source::Signature => signature,
                     Source::Store => store,
+                    Source::Introspection => introspection,
                 }
                 .record(took);
             }
@@ -260,8 +273,17 @@ impl Verifier {
     }
 }
 
-fn give(acceptance: Arc<Acceptance>, standing: &Standing, source: Source) -> Result<Verdict, Refusal> {
-    match acceptance.freshness.judge(standing) {
+fn give(
+    acceptance: Arc<Acceptance>,
+    mut standing: Standing,
+    source: Source,
+    now: &Now,
+) -> Result<Verdict, Refusal> {
+    // What an issuer said is as old as its answer; our own denylist tells nothing of its changes.
+    if let (Kind::OpaqueToken, Some(read)) = (acceptance.kind, acceptance.read) {
+        standing.staleness = standing.staleness.max(now.elapsed.saturating_sub(read.at));
+    }
+    match acceptance.freshness.judge(&standing) {
         Ok(stale) => Ok(Verdict {
             acceptance,
             revision: standing.revision,

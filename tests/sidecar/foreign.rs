@@ -3,6 +3,7 @@
 
 mod claims;
 mod cookies;
+mod opaque;
 mod presets;
 mod revoked;
 mod sources;

@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["ops"],
     &["keys", "revocation"],
     &["verify", "session"],
-    &["grpc", "store"],
+    &["grpc", "store", "oauth"],
     &["config"],
     &["app"],
     &["cli"],

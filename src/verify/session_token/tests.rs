@@ -95,6 +95,7 @@ impl World {
         let verifier = Verifier::new(Parts {
             issuers: vec![IssuerSettings {
                 cookies: None,
+                opaque: None,
                 policy: policy(),
                 ring: None,
                 freshness: Arc::new(FRESHNESS),

@@ -1,0 +1,227 @@
+//! A confidential client of an issuer: form posts to one of its endpoints, authenticated as RFC 6749 §2.3.1 says. On the
+//! same short leash as key fetches: https unless the host is this machine, no redirects, one deadline, a small answer.
+
+use crate::keys::{FetchError, FetchUrl, Fetcher};
+use crate::token::Issuer;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// The largest answer read.
+const LARGEST: usize = 64 * 1024;
+/// Connections kept while idle.
+const IDLE_CONNECTIONS: usize = 8;
+const IDLE_FOR: Duration = Duration::from_secs(30);
+const USER_AGENT: &str = concat!("countersign/", env!("CARGO_PKG_VERSION"));
+
+/// How the client proves itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// HTTP Basic, the default of OAuth.
+    Basic,
+    /// Id and secret in the form.
+    Post,
+}
+
+/// Which endpoint.
+#[derive(Clone, Debug)]
+pub enum Endpoint {
+    /// At this URL.
+    At(FetchUrl),
+    /// Where the issuer's OpenID configuration says, under this name.
+    Discovered(&'static str),
+}
+
+/// What a client is made of.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// Whose endpoint.
+    pub issuer: Issuer,
+    /// Which.
+    pub endpoint: Endpoint,
+    /// Our id there.
+    pub client_id: String,
+    /// The file of our secret there; read at each call, so it can be renewed.
+    pub secret_file: PathBuf,
+    /// How we prove ourselves.
+    pub authentication: Authentication,
+    /// Authorities for the endpoint's certificate; the system's without it. Read at the start.
+    pub ca_file: Option<PathBuf>,
+    /// The deadline of one exchange.
+    pub timeout: Duration,
+}
+
+/// Why a client can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The authorities can't be read.
+    #[error("the trusted certificates can't be read")]
+    Trust(#[source] FetchError),
+    /// The secret can't be read.
+    #[error("the client's secret can't be read")]
+    Secret(#[source] io::Error),
+}
+
+/// Why an exchange failed. Never holds what was sent or answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// Not done within the deadline.
+    #[error("not done within {0:?}")]
+    TimedOut(Duration),
+    /// The endpoint could not be found.
+    #[error("the endpoint could not be discovered")]
+    Discovery(#[source] FetchError),
+    /// The OpenID configuration has no such endpoint.
+    #[error("the OpenID configuration names no {0}")]
+    NoEndpoint(&'static str),
+    /// The secret can't be read.
+    #[error("the client's secret can't be read")]
+    Secret(#[source] io::Error),
+    /// The connection or the exchange on it.
+    #[error("the exchange failed")]
+    Http(#[source] hyper_util::client::legacy::Error),
+    /// The answer broke off or is larger than 64 KiB.
+    #[error("the answer could not be read")]
+    Body,
+    /// The request could not be written down.
+    #[error("id, secret or URL has characters that can't be sent")]
+    Malformed,
+}
+
+/// An answer.
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// A client of one endpoint.
+pub struct Client {
+    settings: ClientSettings,
+    fetcher: Fetcher,
+    http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    discovered: Mutex<Option<FetchUrl>>,
+}
+
+impl Client {
+    /// Prepares a client; nothing is connected yet. Connections live on the runtime that exchanges.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn new(settings: ClientSettings) -> Result<Self, SetupError> {
+        std::fs::read(&settings.secret_file).map(Zeroizing::new).map_err(SetupError::Secret)?;
+        let fetcher = Fetcher::new(settings.ca_file.clone(), settings.timeout).map_err(SetupError::Trust)?;
+        let tls = fetcher.tls_config().map_err(SetupError::Trust)?;
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .build(connector);
+        Ok(Self { settings, fetcher, http, discovered: Mutex::new(None) })
+    }
+
+    /// Whose endpoint it is.
+    #[must_use]
+    pub fn issuer(&self) -> &Issuer {
+        &self.settings.issuer
+    }
+
+    /// Posts a form and reads the answer, whatever its status.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn post(&self, form: &[(&str, &str)]) -> Result<Answer, ExchangeError> {
+        let timeout = self.settings.timeout;
+        let exchange = async {
+            let url = self.url().await?;
+            let request = self.request(&url, form).await?;
+            let response = self.http.request(request).await.map_err(ExchangeError::Http)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LARGEST).collect().await;
+            Ok(Answer { status, body: body.map_err(|_| ExchangeError::Body)?.to_bytes() })
+        };
+        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ExchangeError::TimedOut(timeout)))
+    }
+
+    async fn url(&self) -> Result<FetchUrl, ExchangeError> {
+        let member = match &self.settings.endpoint {
+            Endpoint::At(url) => return Ok(url.clone()),
+            Endpoint::Discovered(member) => *member,
+        };
+        if let Some(url) = self.discovered.lock().clone() {
+            return Ok(url);
+        }
+        let found = self.fetcher.discovered_endpoint(&self.settings.issuer, member).await;
+        let url = found.map_err(ExchangeError::Discovery)?.ok_or(ExchangeError::NoEndpoint(member))?;
+        *self.discovered.lock() = Some(url.clone());
+        Ok(url)
+    }
+
+    async fn request(
+        &self,
+        url: &FetchUrl,
+        form: &[(&str, &str)],
+    ) -> Result<Request<Full<Bytes>>, ExchangeError> {
+        let file = tokio::fs::read(&self.settings.secret_file).await.map_err(ExchangeError::Secret)?;
+        let file = Zeroizing::new(file);
+        let secret = std::str::from_utf8(file.trim_ascii_end()).map_err(|_| ExchangeError::Malformed)?;
+        let mut encoded = form_urlencoded::Serializer::new(String::new());
+        encoded.extend_pairs(form);
+        let mut request = Request::post(url.uri())
+            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        match self.settings.authentication {
+            Authentication::Post => {
+                encoded.append_pair("client_id", &self.settings.client_id);
+                encoded.append_pair("client_secret", secret);
+            }
+            Authentication::Basic => {
+                request = request.header(header::AUTHORIZATION, basic(&self.settings.client_id, secret)?);
+            }
+        }
+        request.body(Full::from(encoded.finish())).map_err(|_| ExchangeError::Malformed)
+    }
+}
+
+/// Id and secret are form-encoded before they are joined (RFC 6749 §2.3.1).
+fn basic(id: &str, secret: &str) -> Result<HeaderValue, ExchangeError> {
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = Zeroizing::new(format!("{}:{}", encode(id), encode(secret)));
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair.as_bytes())))
+        .map_err(|_| ExchangeError::Malformed)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("issuer", &self.settings.issuer).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_and_secret_are_encoded_before_they_are_joined() {
+        let value = basic("a:b", "c d/é").unwrap();
+        assert_eq!(value.to_str().unwrap(), format!("Basic {}", STANDARD.encode("a%3Ab:c+d%2F%C3%A9")));
+        assert!(value.is_sensitive());
+    }
+}

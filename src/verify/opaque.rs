@@ -1,0 +1,215 @@
+//! Opaque OAuth tokens, judged by their issuer's introspection endpoint (RFC 7662).
+//!
+//! The issuer's word is cached no longer than the token lives, the policy's staleness bound and a configured bound; its
+//! age is the answer's staleness. Where the issuer can't be asked nothing is said, and nothing is remembered.
+
+use crate::clock::Timestamp;
+use crate::keys::HandleKind;
+use crate::revocation::Draft;
+use crate::token::{Action, Issuer, Reason, TokenDigest};
+use crate::verify::acceptance::Read;
+use crate::verify::json::{self, Json, Object};
+use crate::verify::jwt::Signed;
+use crate::verify::refusal::Denied;
+use crate::verify::{Acceptance, IssuerEntry, Possession, RETRY_AFTER, Refusal, Verifier};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How an issuer's opaque tokens are judged.
+#[derive(Debug)]
+pub struct OpaqueTokenSettings {
+    /// Who is asked.
+    pub introspection: Arc<dyn Introspection>,
+    /// How long an answer is used at most.
+    pub lasts: Duration,
+    /// What its tokens begin with; empty: whatever is no other kind of credential.
+    pub prefix: String,
+}
+
+/// An issuer's introspection endpoint.
+#[tonic::async_trait]
+pub trait Introspection: Send + Sync + std::fmt::Debug + 'static {
+    /// What the issuer says of a token now, as JSON.
+    ///
+    /// # Errors
+    /// [`IssuerFailed`]: no answer; the cause was logged.
+    async fn introspect(&self, token: &str) -> Result<Arc<[u8]>, IssuerFailed>;
+}
+
+/// The issuer did not answer, or not as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the issuer did not answer as it should")]
+pub struct IssuerFailed;
+
+/// What the issuer said.
+enum Word<'a> {
+    Active(Object<'a>),
+    Inactive,
+}
+
+impl Verifier {
+    /// Whose opaque token a credential is: by its prefix, or because it is nothing else.
+    pub(super) fn opaque_issuer(&self, token: &str) -> Option<&Arc<IssuerEntry>> {
+        if self.opaque.is_empty() || HandleKind::of(token).is_some() || token.len() > self.max_token_bytes {
+            return None;
+        }
+        let found = self.opaque.iter().find(|entry| {
+            entry.settings.opaque.as_ref().is_some_and(|opaque| token.starts_with(opaque.prefix.as_str()))
+        })?;
+        let by_prefix = found.settings.opaque.as_ref().is_some_and(|opaque| !opaque.prefix.is_empty());
+        let is_jwt = || token.bytes().filter(|byte| *byte == b'.').count() == 2;
+        // What can't be a bearer token (RFC 6750 §2.1) is not shown to anybody.
+        let is_other = || is_jwt() || self.is_cookie(token) || !is_bearer(token);
+        (by_prefix && is_bearer(token) || !by_prefix && !is_other()).then_some(found)
+    }
+
+    /// Asks the issuer and keeps what it says.
+    pub(super) async fn introspect(
+        &self,
+        entry: &Arc<IssuerEntry>,
+        token: &str,
+        digest: TokenDigest,
+        deadline: Duration,
+    ) -> Result<Arc<Acceptance>, Refusal> {
+        let policy = &entry.settings.policy;
+        let Some(opaque) = &entry.settings.opaque else { return Err(failed(policy.issuer())) };
+        let asked = self.clock.now();
+        let body = ask(opaque, token, deadline).await.map_err(|_| failed(policy.issuer()))?;
+        let claims = match read(&body, policy.issuer()).map_err(|_| failed(policy.issuer()))? {
+            Word::Active(claims) => claims,
+            Word::Inactive => {
+                let inactive = Denied::new(Reason::Inactive, "the issuer says that it is not active");
+                return Err(refused(inactive, policy.issuer()));
+            }
+        };
+        check_use(&claims).map_err(|denied| refused(denied, policy.issuer()))?;
+        let signed = Signed::introspected(token, &body, claims, asked.judged.after(opaque.lasts));
+        let accepted = signed.judge(policy).map_err(|denied| refused(denied, policy.issuer()))?;
+        let read = Read { at: asked.elapsed, touch_at: Timestamp::MAX, lasts: opaque.lasts };
+        Ok(self.keep(accepted, digest, entry, 0, Some(read)))
+    }
+
+    /// What the holder of an opaque token may take back: itself, while its issuer calls it active.
+    pub(super) async fn possession_of_opaque(
+        &self,
+        entry: &Arc<IssuerEntry>,
+        token: &str,
+        deadline: Duration,
+    ) -> Result<Possession, Refusal> {
+        let policy = &entry.settings.policy;
+        let Some(opaque) = &entry.settings.opaque else { return Ok(Possession::Nothing) };
+        let body = ask(opaque, token, deadline).await.map_err(|_| failed(policy.issuer()))?;
+        let now = self.clock.now().judged;
+        let Word::Active(claims) = read(&body, policy.issuer()).map_err(|_| failed(policy.issuer()))? else {
+            return Ok(Possession::Nothing);
+        };
+        let signed = Signed::introspected(token, &body, claims, now);
+        if let Possession::Proven(draft) = self.own_denial(&signed, entry) {
+            return Ok(Possession::Proven(draft));
+        }
+        // Without an end of its own it is denied for as long as anything of its issuer may live.
+        let expires_at = now.after(entry.settings.longest_life);
+        Ok(signed
+            .key(policy)
+            .map_or(Possession::Nothing, |key| Possession::Proven(Draft::Token { key, expires_at })))
+    }
+}
+
+async fn ask(
+    opaque: &OpaqueTokenSettings,
+    token: &str,
+    deadline: Duration,
+) -> Result<Arc<[u8]>, IssuerFailed> {
+    tokio::time::timeout(deadline, opaque.introspection.introspect(token)).await.unwrap_or(Err(IssuerFailed))
+}
+
+/// An answer that is not one strict object with `active`, or that speaks for another issuer, is none.
+fn read<'b>(body: &'b [u8], issuer: &str) -> Result<Word<'b>, IssuerFailed> {
+    let claims = json::parse(body).map_err(|_| IssuerFailed)?;
+    match claims.get("active") {
+        Some(Json::Bool(true)) => {}
+        Some(Json::Bool(false)) => return Ok(Word::Inactive),
+        Some(_) | None => return Err(IssuerFailed),
+    }
+    match claims.get("iss") {
+        Some(Json::Text(named)) if named != issuer => Err(IssuerFailed),
+        Some(Json::Text(_)) | None => Ok(Word::Active(claims)),
+        Some(_) => Err(IssuerFailed),
+    }
+}
+
+/// Issuers call refresh tokens active, too; their names for them differ.
+fn check_use(claims: &Object<'_>) -> Result<(), Denied> {
+    let names_refresh = |name: &str| {
+        let value = claims.get(name).and_then(Json::as_text);
+        value.is_some_and(|value| {
+            ["refresh", "refresh_token"].iter().any(|refresh| value.eq_ignore_ascii_case(refresh))
+        })
+    };
+    if ["token_type", "token_use", "typ"].into_iter().any(names_refresh) {
+        return Err(Denied::new(Reason::UnsupportedType, "a refresh token is not for services"));
+    }
+    Ok(())
+}
+
+/// One or more of the characters of a bearer token, then padding (RFC 6750 §2.1).
+fn is_bearer(token: &str) -> bool {
+    let body = token.trim_end_matches('=');
+    !body.is_empty() && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+}
+
+fn failed(issuer: &Issuer) -> Refusal {
+    Refusal::Undecided {
+        reason: Reason::IssuerUnavailable,
+        retry_after: RETRY_AFTER,
+        issuer: Some(Arc::clone(issuer)),
+    }
+}
+
+fn refused(denied: Denied, issuer: &Issuer) -> Refusal {
+    let action: Action = denied.action();
+    Refusal::Denied { reason: denied.reason, action, issuer: Some(Arc::clone(issuer)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_bearer_token_is_shown_to_nobody() {
+        for good in ["a", "ory_at_x.y", "AbC-._~+/019", "abc=="] {
+            assert!(is_bearer(good), "{good}");
+        }
+        for bad in ["", "=", "a b", "a=b", "a\n", "a\"", "ä", "a&b=c", "a%20"] {
+            assert!(!is_bearer(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_active_or_for_another_issuer_is_none() {
+        for body in [
+            "{}",
+            "[]",
+            "",
+            r#"{"active":"true"}"#,
+            r#"{"active":1}"#,
+            r#"{"active":null}"#,
+            r#"{"active":true,"active":false}"#,
+            r#"{"active":true,"iss":"other"}"#,
+            r#"{"active":true,"iss":7}"#,
+        ] {
+            assert!(read(body.as_bytes(), "i").is_err(), "{body}");
+        }
+        assert!(matches!(read(br#"{"active":false,"iss":"other"}"#, "i"), Ok(Word::Inactive)));
+        assert!(matches!(read(br#"{"active":true,"iss":"i"}"#, "i"), Ok(Word::Active(_))));
+    }
+
+    #[test]
+    fn a_refresh_token_is_refused_by_every_name_issuers_have_for_it() {
+        let denied = |text: &str| check_use(&json::parse(text.as_bytes()).unwrap()).is_err();
+        assert!(denied(r#"{"token_use":"refresh_token"}"#));
+        assert!(denied(r#"{"typ":"Refresh"}"#));
+        assert!(denied(r#"{"token_type":"refresh_token"}"#));
+        assert!(!denied(r#"{"token_type":"Bearer","token_use":"access_token","typ":"Bearer"}"#));
+    }
+}

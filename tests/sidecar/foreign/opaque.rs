@@ -1,0 +1,335 @@
+//! Opaque tokens, judged by an introspection endpoint: an HTTP server of the tests that notes what it is asked.
+
+use crate::support::{
+    Home, START, Sidecar, as_caller, assert_denied, assert_refused, eventually, verify_request,
+};
+use bytes::Bytes;
+use countersign::clock::ManualClock;
+use countersign::grpc::v1::consistency::Requirement;
+use countersign::grpc::v1::revoke_request::Target;
+use countersign::grpc::v1::{Consistency, CredentialKind, RevokeRequest, VerifyResponse};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tonic::{Code, Status};
+
+/// What the endpoint knows and what it was asked.
+struct Endpoint {
+    answers: Mutex<HashMap<String, (StatusCode, String)>>,
+    asked: Mutex<Vec<(String, Option<String>)>>,
+    /// Answers go out while there are permits.
+    let_through: Semaphore,
+}
+
+impl Endpoint {
+    fn says(&self, token: &str, claims: &Value) {
+        self.answers.lock().insert(token.to_owned(), (StatusCode::OK, claims.to_string()));
+    }
+
+    fn fails(&self, token: &str, status: StatusCode, body: &str) {
+        self.answers.lock().insert(token.to_owned(), (status, body.to_owned()));
+    }
+
+    fn times_asked(&self) -> usize {
+        self.asked.lock().len()
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    endpoint: Arc<Endpoint>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let authorization =
+        request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    assert_eq!(request.headers()[header::CONTENT_TYPE], "application/x-www-form-urlencoded");
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let form = String::from_utf8(body.to_vec()).unwrap();
+    let token = form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap().to_owned();
+    endpoint.asked.lock().push((form, authorization));
+    endpoint.let_through.acquire().await.unwrap().forget();
+    endpoint.let_through.add_permits(1);
+    let (status, body) = endpoint
+        .answers
+        .lock()
+        .get(&token)
+        .cloned()
+        .unwrap_or((StatusCode::OK, r#"{"active":false}"#.to_owned()));
+    Ok(Response::builder().status(status).body(Full::from(body)).unwrap())
+}
+
+struct World {
+    sidecar: Sidecar,
+    hands: ManualClock,
+    endpoint: Arc<Endpoint>,
+    home: Home,
+}
+
+const ISSUER: &str = "https://id.example";
+
+impl World {
+    async fn start(more: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let endpoint = Arc::new(Endpoint {
+            answers: Mutex::default(),
+            asked: Mutex::default(),
+            let_through: Semaphore::new(1),
+        });
+        let serving = Arc::clone(&endpoint);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let endpoint = Arc::clone(&serving);
+                tokio::spawn(async move {
+                    let service = service_fn(|request| answer(request, Arc::clone(&endpoint)));
+                    let _ended = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        let home = Home::new();
+        std::fs::write(home.path("client.secret"), "s3cret:/+\n").unwrap();
+        let issuers = format!(
+            "issuers:\n  - issuer: {ISSUER}\n    audiences: [shop]\n    introspection:\n      url: http://{address}/i\n      \
+             client_id: counter sign\n      client_secret_file: {}\n{more}",
+            home.path("client.secret").display()
+        );
+        let (sidecar, hands) = home.start_at(&issuers).await;
+        Self { sidecar, hands, endpoint, home }
+    }
+
+    async fn verify(&self, token: &str) -> Result<VerifyResponse, Status> {
+        self.sidecar.verify(token).await
+    }
+}
+
+fn active() -> Value {
+    json!({
+        "active": true, "sub": "alice", "scope": "read write", "client_id": "web", "aud": "shop",
+        "exp": START.as_secs() + 3600, "iat": START.as_secs(), "jti": "o1",
+    })
+}
+
+fn with(name: &str, value: impl Into<Value>) -> Value {
+    let mut claims = active();
+    claims[name] = value.into();
+    claims
+}
+
+const TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
+
+#[tokio::test]
+async fn an_active_token_is_accepted_and_asked_for_once_within_the_bound() {
+    let world = World::start("").await;
+    world.endpoint.says(TOKEN, &active());
+    for _ in 0..3 {
+        let answer = world.verify(TOKEN).await.unwrap();
+        assert_eq!((answer.issuer.as_str(), answer.subject.as_str()), (ISSUER, "alice"));
+        assert_eq!(
+            (answer.scopes.len(), answer.client_id.as_str(), answer.token_id.as_str()),
+            (2, "web", "o1")
+        );
+        assert_eq!(answer.kind(), CredentialKind::OpaqueToken);
+        assert_eq!(answer.claims_json, active().to_string().into_bytes());
+    }
+    let asked = world.endpoint.asked.lock().clone();
+    let [(form, authorization)] = asked.as_slice() else { panic!("once: {asked:?}") };
+    assert_eq!(form, &format!("token={TOKEN}&token_type_hint=access_token"));
+    // RFC 6749 §2.3.1: both are form-encoded before they are joined.
+    assert_eq!(authorization.as_deref(), Some("Basic Y291bnRlcitzaWduOnMzY3JldCUzQSUyRiUyQg=="));
+}
+
+#[tokio::test]
+async fn an_answer_is_as_stale_as_it_is_old_and_asked_again_past_its_bound() {
+    let world = World::start("").await;
+    world.endpoint.says(TOKEN, &active());
+    world.verify(TOKEN).await.unwrap();
+    world.sidecar.pass(&world.hands, Duration::from_secs(10)).await;
+    let answer = world.verify(TOKEN).await.unwrap();
+    assert!(answer.staleness.unwrap().seconds >= 10, "{:?}", answer.staleness);
+    assert_eq!(world.endpoint.times_asked(), 1);
+    world.sidecar.pass(&world.hands, Duration::from_secs(1)).await;
+    let answer = world.verify(TOKEN).await.unwrap();
+    assert!(answer.staleness.unwrap().seconds < 10);
+    assert_eq!(world.endpoint.times_asked(), 2);
+    let mut now = verify_request(TOKEN);
+    now.consistency = Some(Consistency { requirement: Some(Requirement::FullyConsistent(true)) });
+    world.sidecar.verify_demanding(now).await.unwrap();
+    assert_eq!(world.endpoint.times_asked(), 3, "fully consistent asks now");
+}
+
+#[tokio::test]
+async fn an_answer_is_not_used_past_the_token_s_end_nor_where_caching_is_off() {
+    let world = World::start("").await;
+    world.endpoint.says(TOKEN, &with("exp", START.as_secs() + 3));
+    world.verify(TOKEN).await.unwrap();
+    world.sidecar.pass(&world.hands, Duration::from_secs(3)).await;
+    world.endpoint.says(TOKEN, &json!({"active": false}));
+    assert_denied(world.verify(TOKEN).await, "INACTIVE", "REFRESH");
+
+    let world = World::start("      max_cache: 0s\n").await;
+    world.endpoint.says(TOKEN, &active());
+    world.verify(TOKEN).await.unwrap();
+    world.sidecar.pass(&world.hands, Duration::from_millis(1)).await;
+    world.verify(TOKEN).await.unwrap();
+    assert_eq!(world.endpoint.times_asked(), 2);
+}
+
+#[tokio::test]
+async fn many_callers_of_one_token_are_one_exchange() {
+    let world = World::start("").await;
+    world.endpoint.says(TOKEN, &active());
+    world.endpoint.let_through.forget_permits(1);
+    let callers: Vec<_> = (0..50)
+        .map(|_| {
+            let mut tokens = world.sidecar.tokens();
+            tokio::spawn(async move { tokens.verify(verify_request(TOKEN)).await })
+        })
+        .collect();
+    eventually("the endpoint is asked", || async { world.endpoint.times_asked() == 1 }).await;
+    // Time enough for a second question, if there were one.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // One that goes away takes nobody's answer with it.
+    callers[0].abort();
+    world.endpoint.let_through.add_permits(1);
+    for caller in callers.into_iter().skip(1) {
+        caller.await.unwrap().unwrap();
+    }
+    assert_eq!(world.endpoint.times_asked(), 1);
+}
+
+#[tokio::test]
+async fn an_issuer_that_can_t_answer_is_undecided_and_nothing_is_remembered() {
+    let world = World::start("").await;
+    for (status, body) in [
+        (StatusCode::UNAUTHORIZED, r#"{"error":"invalid_client"}"#),
+        (StatusCode::INTERNAL_SERVER_ERROR, ""),
+        (StatusCode::FOUND, r#"{"active":true}"#),
+        (StatusCode::OK, "<html>"),
+        (StatusCode::OK, r#"{"active":"true"}"#),
+        (StatusCode::OK, r#"{"sub":"alice"}"#),
+        (StatusCode::OK, r#"{"active":true,"active":true,"sub":"alice"}"#),
+    ] {
+        world.endpoint.fails(TOKEN, status, body);
+        assert_refused(world.verify(TOKEN).await, Code::Unavailable, "ISSUER_UNAVAILABLE", "NONE");
+    }
+    world.endpoint.says(TOKEN, &with("iss", "https://other.example"));
+    assert_refused(world.verify(TOKEN).await, Code::Unavailable, "ISSUER_UNAVAILABLE", "NONE");
+    world.endpoint.says(TOKEN, &active());
+    world.verify(TOKEN).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_issuer_says_is_held_to_the_policy() {
+    let world = World::start("").await;
+    let mut undated = active();
+    undated.as_object_mut().unwrap().retain(|name, _| ["active", "sub"].contains(&name.as_str()));
+    world.endpoint.says("undated", &undated);
+    let answer = world.verify("undated").await.unwrap();
+    assert_eq!(answer.audiences, ["shop"], "the issuer answers for us");
+    for (number, (claims, reason)) in [
+        (with("aud", "bank"), "WRONG_AUDIENCE"),
+        (with("sub", Value::Null), "INVALID_CLAIM"),
+        (with("nbf", START.as_secs() + 60), "NOT_YET_VALID"),
+        (with("token_use", "refresh_token"), "UNSUPPORTED_TYPE"),
+        (with("typ", "Refresh"), "UNSUPPORTED_TYPE"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let token = format!("bad{number}");
+        world.endpoint.says(&token, &claims);
+        assert_denied(world.verify(&token).await, reason, "NONE");
+    }
+    let expired = with("exp", START.as_secs() - 31);
+    world.endpoint.says("expired", &expired);
+    assert_denied(world.verify("expired").await, "EXPIRED", "REFRESH");
+}
+
+#[tokio::test]
+async fn what_is_no_bearer_token_or_another_kind_is_shown_to_nobody() {
+    let world = World::start("").await;
+    for token in ["", "a b", "a&token=b", "ä", "{\"a\":1}"] {
+        assert_denied(world.verify(token).await, "MALFORMED", "NONE");
+    }
+    assert_denied(world.verify("AAAA.AAAA.AAAA").await, "MALFORMED", "NONE");
+    world.verify(&format!("css_{}", "A".repeat(80))).await.unwrap_err();
+    let own = world.sidecar.login("bob", "medium").await.tokens.unwrap();
+    world.verify(&own.access_token).await.unwrap();
+    assert_denied(world.verify(&own.refresh_token).await, "UNSUPPORTED_TYPE", "NONE");
+    assert_eq!(world.endpoint.times_asked(), 0);
+}
+
+#[tokio::test]
+async fn a_prefix_says_whose_a_token_is_whatever_its_shape() {
+    let world = World::start("      token_prefix: ory_at_\n      auth: post\n").await;
+    assert_denied(world.verify(TOKEN).await, "MALFORMED", "NONE");
+    assert_eq!(world.endpoint.times_asked(), 0);
+    world.endpoint.says("ory_at_a.b.c", &active());
+    world.verify("ory_at_a.b.c").await.unwrap();
+    let asked = world.endpoint.asked.lock().clone();
+    assert_eq!(
+        asked,
+        [(
+            "token=ory_at_a.b.c&token_type_hint=access_token&client_id=counter+sign&client_secret=s3cret%3A%2F%2B".to_owned(),
+            None
+        )]
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_taken_back_here_whatever_its_issuer_still_says() {
+    let world = World::start("").await;
+    let revoke = |token: &str| {
+        let request = RevokeRequest { target: Some(Target::Token(token.into())), reason: "logout".into() };
+        let mut tokens = world.sidecar.tokens();
+        async move { tokens.revoke(request).await }
+    };
+    let mut undated = active();
+    undated.as_object_mut().unwrap().remove("exp");
+    undated["jti"] = json!("o2");
+    world.endpoint.says(TOKEN, &active());
+    world.endpoint.says("undated", &undated);
+    for token in [TOKEN, "undated"] {
+        world.verify(token).await.unwrap();
+        revoke(token).await.unwrap();
+        assert_denied(world.verify(token).await, "REVOKED", "REFRESH");
+    }
+    // Inactive: nothing to take back; not told: nothing is claimed.
+    revoke("unknown").await.unwrap();
+    world.endpoint.fails("down", StatusCode::BAD_GATEWAY, "");
+    assert_refused(revoke("down").await, Code::Unavailable, "ISSUER_UNAVAILABLE", "NONE");
+    // A subject's cut-off reaches them too.
+    world.endpoint.says("third", &with("jti", "o3"));
+    world.verify("third").await.unwrap();
+    let target = countersign::grpc::v1::SubjectRevocation {
+        subject: "alice".into(),
+        issuer: Some(ISSUER.into()),
+        ..Default::default()
+    };
+    let request = RevokeRequest { target: Some(Target::Subject(target)), reason: String::new() };
+    world.sidecar.tokens().revoke(as_caller(request)).await.unwrap();
+    assert_denied(world.verify("third").await, "REVOKED", "REAUTHENTICATE");
+}
+
+#[tokio::test]
+async fn a_renewed_secret_is_used_at_the_next_exchange() {
+    let world = World::start("      max_cache: 0s\n").await;
+    world.endpoint.says(TOKEN, &active());
+    world.verify(TOKEN).await.unwrap();
+    std::fs::write(world.home.path("client.secret"), "next").unwrap();
+    world.sidecar.pass(&world.hands, Duration::from_millis(1)).await;
+    world.verify(TOKEN).await.unwrap();
+    let last = world.endpoint.asked.lock().last().unwrap().1.clone();
+    assert_eq!(last.as_deref(), Some("Basic Y291bnRlcitzaWduOm5leHQ="));
+}
