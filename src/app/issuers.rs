@@ -41,7 +41,7 @@ pub(super) fn build_issuers(
     }
     for (index, settings) in config.issuers.iter().enumerate() {
         let introspector = settings.introspection.as_ref().and_then(|introspection| {
-            build_introspector(config, index, &settings.issuer, introspection, faults).map(Arc::new)
+            build_introspector(config, index, settings, introspection, clock, faults).map(Arc::new)
         });
         let opaque = settings.introspection.as_ref().zip(introspector.as_ref());
         let opaque = opaque.map(|(introspection, introspector)| OpaqueTokenSettings {
@@ -203,8 +203,9 @@ fn build_foreign(
 fn build_introspector(
     config: &Config,
     index: usize,
-    issuer: &Issuer,
+    of: &config::ForeignIssuer,
     settings: &config::Introspection,
+    clock: &Clock,
     faults: &mut Vec<Fault>,
 ) -> Option<Introspector> {
     let at = |key: &str| format!("issuers[{index}].introspection{key}");
@@ -213,7 +214,7 @@ fn build_introspector(
         None => Endpoint::Discovered("introspection_endpoint"),
     };
     let client = Client::new(ClientSettings {
-        issuer: Arc::clone(issuer),
+        issuer: Arc::clone(&of.issuer),
         endpoint,
         client_id: settings.client_id.clone(),
         secret_file: settings.client_secret_file.clone(),
@@ -224,7 +225,7 @@ fn build_introspector(
         ca_file: settings.ca_file.clone(),
         timeout: settings.timeout,
     });
-    noted(client, config, &at(""), faults).map(Introspector::new)
+    noted(client, config, &at(""), faults).map(|client| Introspector::new(client, clock.clone()))
 }
 
 fn build_cookies(

@@ -173,7 +173,7 @@ impl Verifier {
         match self.accept(token, name, digest) {
             Ok(acceptance) => return Ok((acceptance, Source::Signature)),
             Err(NotYet::Refused(refusal) | NotYet::KnownBad(refusal, _)) => return Err(refusal),
-            Err(NotYet::NeedsStore) => return self.read(token, digest, deadline).await,
+            Err(NotYet::NeedsStore) => return self.read(token, digest, demands).await,
             Err(NotYet::NeedsKeys(entry)) => self.seek_keys(&entry, deadline).await?,
         }
         match self.accept(token, name, digest) {
@@ -189,14 +189,13 @@ impl Verifier {
         &self,
         token: &str,
         digest: TokenDigest,
-        deadline: Duration,
+        demands: &Demands<'_>,
     ) -> Result<(Arc<Acceptance>, Source), Refusal> {
-        match self.opaque_issuer(token) {
-            Some(entry) => {
-                Ok((self.introspect(entry, token, digest, deadline).await?, Source::Introspection))
-            }
-            None => Ok((self.read_session(token, digest, deadline.min(LONGEST_WAIT)).await?, Source::Store)),
+        if let Some(entry) = self.opaque_issuer(token) {
+            return Ok((self.introspect(entry, token, digest, demands).await?, Source::Introspection));
         }
+        let patience = demands.deadline.min(LONGEST_WAIT);
+        Ok((self.read_session(token, digest, patience).await?, Source::Store))
     }
 
     /// Has the issuer's keys fetched, unless they just were.

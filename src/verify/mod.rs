@@ -29,7 +29,7 @@ pub use accepted::{Accepted, Kind};
 pub use authjs::RenewedCookie;
 pub use cache::Settings as CacheSettings;
 pub use freshness::{Consistency, Freshness};
-pub use opaque::{Introspection, IssuerFailed, OpaqueTokenSettings};
+pub use opaque::{Introspection, IssuerFailed, OpaqueTokenSettings, Said, Since, says_active};
 pub use policy::IssuerPolicy;
 pub use refusal::Refusal;
 pub use session_token::{LiveSession, Reading, SessionReader, SessionState};

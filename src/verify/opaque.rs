@@ -11,7 +11,9 @@ use crate::verify::acceptance::Read;
 use crate::verify::json::{self, Json, Object};
 use crate::verify::jwt::Signed;
 use crate::verify::refusal::Denied;
-use crate::verify::{Acceptance, IssuerEntry, Possession, RETRY_AFTER, Refusal, Verifier};
+use crate::verify::{
+    Acceptance, Consistency, Demands, IssuerEntry, Possession, RETRY_AFTER, Refusal, Verifier,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,11 +31,30 @@ pub struct OpaqueTokenSettings {
 /// An issuer's introspection endpoint.
 #[tonic::async_trait]
 pub trait Introspection: Send + Sync + std::fmt::Debug + 'static {
-    /// What the issuer says of a token now, as JSON.
+    /// What the issuer says of a token. The exchange may be shared with others who ask of the same token.
     ///
     /// # Errors
     /// [`IssuerFailed`]: no answer; the cause was logged.
-    async fn introspect(&self, token: &str) -> Result<Arc<[u8]>, IssuerFailed>;
+    async fn introspect(&self, token: &str, since: Since) -> Result<Said, IssuerFailed>;
+}
+
+/// How old an answer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Asked for after this call: the issuer's present word.
+    Now,
+    /// Still under way at this instant of the clock that never steps, when a caller began to ask; or a "not active" of a
+    /// moment before.
+    Begun(Duration),
+}
+
+/// What an issuer said.
+#[derive(Clone)]
+pub struct Said {
+    /// Its answer, JSON.
+    pub body: Arc<[u8]>,
+    /// When it was asked, by the clock that never steps.
+    pub asked_at: Duration,
 }
 
 /// The issuer did not answer, or not as it should.
@@ -45,6 +66,14 @@ pub struct IssuerFailed;
 enum Word<'a> {
     Active(Object<'a>),
     Inactive,
+}
+
+/// Whether an introspection answer calls its token active.
+///
+/// # Errors
+/// [`IssuerFailed`] for what is no answer: not one strict JSON object, without `active`, or for another issuer.
+pub fn says_active(body: &[u8], issuer: &str) -> Result<bool, IssuerFailed> {
+    read(body, issuer).map(|word| matches!(word, Word::Active(_)))
 }
 
 impl Verifier {
@@ -69,12 +98,17 @@ impl Verifier {
         entry: &Arc<IssuerEntry>,
         token: &str,
         digest: TokenDigest,
-        deadline: Duration,
+        demands: &Demands<'_>,
     ) -> Result<Arc<Acceptance>, Refusal> {
         let policy = &entry.settings.policy;
         let Some(opaque) = &entry.settings.opaque else { return Err(failed(policy.issuer())) };
         let asked = self.clock.now();
-        let body = ask(opaque, token, deadline).await.map_err(|_| failed(policy.issuer()))?;
+        let since = match entry.settings.freshness.at_least(demands.consistency) {
+            Consistency::FullyConsistent => Since::Now,
+            Consistency::MinimizeLatency | Consistency::AtLeastAsFresh(_) => Since::Begun(asked.elapsed),
+        };
+        let said = ask(opaque, token, since, demands.deadline).await;
+        let Said { body, asked_at } = said.map_err(|_| failed(policy.issuer()))?;
         let claims = match read(&body, policy.issuer()).map_err(|_| failed(policy.issuer()))? {
             Word::Active(claims) => claims,
             Word::Inactive => {
@@ -85,7 +119,7 @@ impl Verifier {
         check_use(&claims).map_err(|denied| refused(denied, policy.issuer()))?;
         let signed = Signed::introspected(token, &body, claims, asked.judged.after(opaque.lasts));
         let accepted = signed.judge(policy).map_err(|denied| refused(denied, policy.issuer()))?;
-        let read = Read { at: asked.elapsed, touch_at: Timestamp::MAX, lasts: opaque.lasts };
+        let read = Read { at: asked_at, touch_at: Timestamp::MAX, lasts: opaque.lasts };
         Ok(self.keep(accepted, digest, entry, 0, Some(read)))
     }
 
@@ -98,7 +132,8 @@ impl Verifier {
     ) -> Result<Possession, Refusal> {
         let policy = &entry.settings.policy;
         let Some(opaque) = &entry.settings.opaque else { return Ok(Possession::Nothing) };
-        let body = ask(opaque, token, deadline).await.map_err(|_| failed(policy.issuer()))?;
+        let said = ask(opaque, token, Since::Now, deadline).await;
+        let Said { body, .. } = said.map_err(|_| failed(policy.issuer()))?;
         let now = self.clock.now().judged;
         let Word::Active(claims) = read(&body, policy.issuer()).map_err(|_| failed(policy.issuer()))? else {
             return Ok(Possession::Nothing);
@@ -118,9 +153,11 @@ impl Verifier {
 async fn ask(
     opaque: &OpaqueTokenSettings,
     token: &str,
+    since: Since,
     deadline: Duration,
-) -> Result<Arc<[u8]>, IssuerFailed> {
-    tokio::time::timeout(deadline, opaque.introspection.introspect(token)).await.unwrap_or(Err(IssuerFailed))
+) -> Result<Said, IssuerFailed> {
+    let asking = opaque.introspection.introspect(token, since);
+    tokio::time::timeout(deadline, asking).await.unwrap_or(Err(IssuerFailed))
 }
 
 /// An answer that is not one strict object with `active`, or that speaks for another issuer, is none.

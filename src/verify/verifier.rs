@@ -195,7 +195,7 @@ impl Verifier {
                 || (asked != Consistency::FullyConsistent
                     && self.reading_counts(&acceptance, &self.clock.now()));
             if !fresh {
-                (acceptance, source) = self.read(token, digest, demands.deadline).await?;
+                (acceptance, source) = self.read(token, digest, demands).await?;
             }
             if acceptance.kind == Kind::OpaqueToken && asked == Consistency::FullyConsistent {
                 let reached = self.feed.reach_head(patience).await;

@@ -20,6 +20,7 @@ mod authjs;
 mod clerk;
 #[path = "../sidecar/mint.rs"]
 mod mint;
+mod oidc;
 mod peer;
 #[path = "../sidecar/support.rs"]
 mod support;

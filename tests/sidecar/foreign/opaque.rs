@@ -333,3 +333,33 @@ async fn a_renewed_secret_is_used_at_the_next_exchange() {
     let last = world.endpoint.asked.lock().last().unwrap().1.clone();
     assert_eq!(last.as_deref(), Some("Basic Y291bnRlcitzaWduOm5leHQ="));
 }
+
+#[tokio::test]
+async fn a_fully_consistent_call_is_not_answered_by_what_was_asked_before_it() {
+    let world = World::start("").await;
+    world.endpoint.says(TOKEN, &active());
+    world.endpoint.let_through.forget_permits(1);
+    let ask = |fully: bool| {
+        let mut request = verify_request(TOKEN);
+        request.consistency = Some(Consistency {
+            requirement: Some(if fully {
+                Requirement::FullyConsistent(true)
+            } else {
+                Requirement::MinimizeLatency(true)
+            }),
+        });
+        let mut tokens = world.sidecar.tokens();
+        tokio::spawn(async move { tokens.verify(request).await })
+    };
+    let early = ask(false);
+    eventually("the endpoint is asked", || async { world.endpoint.times_asked() == 1 }).await;
+    let late: Vec<_> = (0..20).map(|_| ask(true)).collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.endpoint.times_asked(), 1, "no two exchanges of one token at once");
+    world.endpoint.let_through.add_permits(1);
+    early.await.unwrap().unwrap();
+    for call in late {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(world.endpoint.times_asked(), 2, "one more for all that asked for the present");
+}
