@@ -39,8 +39,8 @@ $(VENV)/redis: $(VENV)/ready
 	@touch $@
 
 # Other people's libraries and servers, from npm: what they write is read here, and what we write there.
-interop: $(NODE)/ready
-	TEST_NODE=$(abspath $(NODE)) cargo test --locked --test interop
+interop: $(NODE)/ready $(VENV)/ready
+	TEST_NODE=$(abspath $(NODE)) TEST_PYTHON=$(abspath $(PYTHON)) cargo test --locked --test interop
 
 $(NODE)/ready: $(wildcard tests/interop/node/*)
 	@command -v node >/dev/null && command -v npm >/dev/null || \

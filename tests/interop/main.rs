@@ -18,6 +18,7 @@
 
 mod authjs;
 mod clerk;
+mod differential;
 #[path = "../sidecar/mint.rs"]
 mod mint;
 mod oidc;
