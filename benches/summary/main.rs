@@ -19,6 +19,7 @@
 #[path = "../../tests/engines/mod.rs"]
 mod engines;
 mod fleet;
+mod kinds;
 mod load;
 mod neighbours;
 mod report;
@@ -43,6 +44,10 @@ fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("stock") => stock::serve(),
         Some("--bench" | "warm") => measure(),
+        Some("kinds") => {
+            let mut report = Report::default();
+            kinds::measure(&mut report);
+        }
         Some("neighbours") => {
             let mut report = Report::default();
             neighbours::measure(&mut report);
@@ -69,6 +74,7 @@ fn measure() {
     let bodies = tokens::verify_bodies(&world);
     warm(&world, &bodies, &mut report);
     drop((world, bodies));
+    kinds::measure(&mut report);
     fleet::measure(&mut report);
     neighbours::measure(&mut report);
     report.write();
