@@ -54,15 +54,13 @@ fn serve(home: &TempDir) -> Server {
     // JWTs of an issuer whose keys are the ones in our own file.
     let keys = SigningKeys::load(path("signing.json")).unwrap().public_jwks();
     std::fs::write(path("jwks.json"), keys.as_ref()).unwrap();
-    let config = format!(
-        "api: {{tcp: \"127.0.0.1:0\", workers: 1, serve: [verify, sessions]}}\n\
-         ops: {{address: \"127.0.0.1:0\"}}\nstore: sqlite:store.db\n\
-         own: {{issuer: https://auth.example.com, signing_keys: signing.json, handle_keys: handles.json, policies: {{web: \
-         {{preset: high, floor: minimize_latency, staleness_bound: 1h, idle: 12h, absolute: 24h, update_age: 2h}}}}}}\n\
-         issuers:\n  - {{issuer: https://issuer.example.com, audiences: [orders], keys: {{jwks_file: jwks.json}}}}\n  \
-         - {{issuer: web, audiences: [orders], authjs: {{secret_files: secret}}}}\n\
-         callers: [{{name: bench, secret_file: secret, may: [sessions]}}]\nlog: {{format: json, level: info}}\n"
-    );
+    let config = "api: {tcp: \"127.0.0.1:0\", workers: 1, serve: [verify, sessions]}\n\
+         ops: {address: \"127.0.0.1:0\"}\nstore: sqlite:store.db\n\
+         own: {issuer: https://auth.example.com, signing_keys: signing.json, handle_keys: handles.json, policies: {web: \
+         {preset: high, floor: minimize_latency, staleness_bound: 1h, idle: 12h, absolute: 24h, update_age: 2h}}}\n\
+         issuers:\n  - {issuer: https://issuer.example.com, audiences: [orders], keys: {jwks_file: jwks.json}}\n  \
+         - {issuer: web, audiences: [orders], authjs: {secret_files: secret}}\n\
+         callers: [{name: bench, secret_file: secret, may: [sessions]}]\nlog: {format: json, level: info}\n";
     std::fs::write(path("countersign.yaml"), config).unwrap();
     Server::serving(&path("countersign.yaml"), path("run/api.sock"), "0")
 }

@@ -4,12 +4,14 @@ use crate::app::rooms::{OwnRooms, chain, noted};
 use crate::clock::Clock;
 use crate::config::{self, Config, Credentials, Fault, Floor, IssuerPreset, OwnKeys};
 use crate::keys::{self, Algorithm, CookieKeys, CookieSettings, CookieVersion, FetchUrl, KeyRing};
-use crate::oauth::{Authentication, Client, ClientSettings, Endpoint, Introspector};
+use crate::oauth::{Authentication, Client, ClientSettings, Endpoint, Introspector, Relay};
 use crate::session::Policy;
 use crate::token::Issuer;
 use crate::verify::claims::ClaimPath;
 use crate::verify::policy::{ClaimPaths, Dialect, MAX_LEEWAY, PolicySettings};
-use crate::verify::{Freshness, Introspection, IssuerPolicy, IssuerSettings, OpaqueTokenSettings};
+use crate::verify::{
+    Freshness, Introspection, IssuerPolicy, IssuerSettings, OpaqueTokenSettings, RevocationRelay,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,9 +42,20 @@ pub(super) fn build_issuers(
         issuers.settings.extend(build_own_issuer(config, settings, own, clock, faults));
     }
     for (index, settings) in config.issuers.iter().enumerate() {
+        let mut client = |section: &str, url: Option<&String>, member| {
+            let of = settings.client.as_ref()?;
+            let at = format!("issuers[{index}].{section}");
+            build_client(config, &at, &settings.issuer, of, url, member, faults)
+        };
         let introspector = settings.introspection.as_ref().and_then(|introspection| {
-            build_introspector(config, index, settings, introspection, clock, faults).map(Arc::new)
+            client("introspection", introspection.url.as_ref(), "introspection_endpoint")
         });
+        let introspector = introspector.map(|client| Arc::new(Introspector::new(client, clock.clone())));
+        let relay = settings
+            .revocation
+            .as_ref()
+            .and_then(|revocation| client("revocation", revocation.url.as_ref(), "revocation_endpoint"));
+        let relay = relay.map(|client| Arc::new(Relay::new(client)) as Arc<dyn RevocationRelay>);
         let opaque = settings.introspection.as_ref().zip(introspector.as_ref());
         let opaque = opaque.map(|(introspection, introspector)| OpaqueTokenSettings {
             introspection: Arc::clone(introspector) as Arc<dyn Introspection>,
@@ -50,7 +63,7 @@ pub(super) fn build_issuers(
             prefix: introspection.token_prefix.clone(),
         });
         let built = build_foreign(config, index, settings, clock, faults);
-        issuers.settings.extend(built.map(|built| IssuerSettings { opaque, ..built }));
+        issuers.settings.extend(built.map(|built| IssuerSettings { opaque, relay, ..built }));
         issuers.introspectors.extend(introspector);
     }
     refuse_shared_cookies(config, &issuers.settings, faults);
@@ -108,6 +121,7 @@ fn build_own_issuer(
         ring,
         cookies: None,
         opaque: None,
+        relay: None,
         freshness: own_freshness(default),
         by_policy: by_policy.collect(),
         longest_life: own.policies.longest_life() + MAX_LEEWAY,
@@ -189,6 +203,7 @@ fn build_foreign(
         ring,
         cookies,
         opaque: None,
+        relay: None,
         freshness: Arc::new(Freshness {
             fully_consistent: settings.freshness.floor == Floor::FullyConsistent,
             bound: settings.freshness.staleness_bound,
@@ -200,24 +215,24 @@ fn build_foreign(
     })
 }
 
-fn build_introspector(
+fn build_client(
     config: &Config,
-    index: usize,
-    of: &config::ForeignIssuer,
-    settings: &config::Introspection,
-    clock: &Clock,
+    at: &str,
+    issuer: &Issuer,
+    settings: &config::OAuthClient,
+    url: Option<&String>,
+    member: &'static str,
     faults: &mut Vec<Fault>,
-) -> Option<Introspector> {
-    let at = |key: &str| format!("issuers[{index}].introspection{key}");
-    let endpoint = match &settings.url {
-        Some(url) => Endpoint::At(noted(url.parse::<FetchUrl>(), config, &at(".url"), faults)?),
-        None => Endpoint::Discovered("introspection_endpoint"),
+) -> Option<Client> {
+    let endpoint = match url {
+        Some(url) => Endpoint::At(noted(url.parse::<FetchUrl>(), config, &format!("{at}.url"), faults)?),
+        None => Endpoint::Discovered(member),
     };
     let client = Client::new(ClientSettings {
-        issuer: Arc::clone(&of.issuer),
+        issuer: Arc::clone(issuer),
         endpoint,
-        client_id: settings.client_id.clone(),
-        secret_file: settings.client_secret_file.clone(),
+        client_id: settings.id.clone(),
+        secret_file: settings.secret_file.clone(),
         authentication: match settings.auth {
             config::ClientAuth::Basic => Authentication::Basic,
             config::ClientAuth::Post => Authentication::Post,
@@ -225,7 +240,7 @@ fn build_introspector(
         ca_file: settings.ca_file.clone(),
         timeout: settings.timeout,
     });
-    noted(client, config, &at(""), faults).map(|client| Introspector::new(client, clock.clone()))
+    noted(client, config, at, faults)
 }
 
 fn build_cookies(

@@ -36,10 +36,12 @@ pub enum AuthJsVersion {
 }
 
 /// Settings of the issuer around it that say nothing about cookies.
-const OF_JWTS: [&str; 8] = [
+const OF_JWTS: [&str; 10] = [
     "preset",
     "authorized_parties",
+    "client",
     "introspection",
+    "revocation",
     "keys",
     "algorithms",
     "types",

@@ -1,4 +1,5 @@
-//! `issuers[].introspection`: opaque tokens, judged by their issuer's introspection endpoint.
+//! `issuers[].client`, `introspection` and `revocation`: who this sidecar is at an issuer, and which of its endpoints it
+//! calls.
 
 use super::reader::{Content, Section};
 use super::scalar;
@@ -9,21 +10,15 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// An introspection endpoint, and who we are there.
+/// Who we are at an issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Introspection {
-    /// Where it is; discovered below the issuer without it.
-    pub url: Option<String>,
+pub struct OAuthClient {
     /// Our id there.
-    pub client_id: String,
+    pub id: String,
     /// Our secret there.
-    pub client_secret_file: PathBuf,
+    pub secret_file: PathBuf,
     /// How we prove ourselves.
     pub auth: ClientAuth,
-    /// What opaque tokens begin with; empty: whatever is no other kind of credential.
-    pub token_prefix: String,
-    /// How long an answer is used at most.
-    pub max_cache: Duration,
     /// The deadline of one exchange.
     pub timeout: Duration,
     /// Authorities beside none: the system's hold without it.
@@ -39,8 +34,70 @@ pub enum ClientAuth {
     Post,
 }
 
-/// Reads `introspection`; `issuer` is where its endpoint is discovered.
-pub(super) fn read_introspection(section: &Section<'_>, issuer: &str) -> Introspection {
+/// How opaque tokens are judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introspection {
+    /// Where the endpoint is; discovered below the issuer without it.
+    pub url: Option<String>,
+    /// What opaque tokens begin with; empty: whatever is no other kind of credential.
+    pub token_prefix: String,
+    /// How long an answer is used at most.
+    pub max_cache: Duration,
+}
+
+/// That the issuer is told, too, what is taken back here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Where the endpoint is; discovered below the issuer without it.
+    pub url: Option<String>,
+}
+
+/// Reads `client`.
+pub(super) fn read_client(section: &Section<'_>) -> OAuthClient {
+    let auth = section.choice("auth", |word| match word {
+        "basic" => Some(ClientAuth::Basic),
+        "post" => Some(ClientAuth::Post),
+        _ => None,
+    });
+    OAuthClient {
+        id: section.text("id").unwrap_or_default(),
+        secret_file: section.file("secret_file", Content::Secret).unwrap_or_default(),
+        auth: auth.unwrap_or(ClientAuth::Basic),
+        timeout: section.duration("timeout", SECOND / 10..=MINUTE).unwrap_or_default(),
+        ca_file: section.file("ca_file", Content::Public),
+    }
+}
+
+/// Reads `introspection`.
+pub(super) fn read_introspection(issuer_section: &Section<'_>, issuer: &str) -> Option<Introspection> {
+    let section = issuer_section.section("introspection")?;
+    Some(Introspection {
+        url: read_endpoint(issuer_section, &section, "introspection", issuer),
+        token_prefix: section.text("token_prefix").unwrap_or_default(),
+        max_cache: section.duration("max_cache", Duration::ZERO..=HOUR).unwrap_or_default(),
+    })
+}
+
+/// Reads `revocation`.
+pub(super) fn read_revocation(issuer_section: &Section<'_>, issuer: &str) -> Option<Revocation> {
+    let section = issuer_section.section("revocation")?;
+    Some(Revocation { url: read_endpoint(issuer_section, &section, "revocation", issuer) })
+}
+
+/// An endpoint has a URL, or an issuer below which it is discovered; and somebody who may call it.
+fn read_endpoint(
+    issuer_section: &Section<'_>,
+    section: &Section<'_>,
+    name: &str,
+    issuer: &str,
+) -> Option<String> {
+    if !issuer_section.has("client") {
+        issuer_section.fault_hinting(
+            name,
+            "needs a `client`: who this sidecar is at the issuer",
+            "add `client: {id: …, secret_file: …}` beside it",
+        );
+    }
     let url = section.parsed("url", scalar::key_url);
     if !section.has("url")
         && !issuer.is_empty()
@@ -52,19 +109,5 @@ pub(super) fn read_introspection(section: &Section<'_>, issuer: &str) -> Introsp
             "name its `url`",
         );
     }
-    let auth = section.choice("auth", |word| match word {
-        "basic" => Some(ClientAuth::Basic),
-        "post" => Some(ClientAuth::Post),
-        _ => None,
-    });
-    Introspection {
-        url,
-        client_id: section.text("client_id").unwrap_or_default(),
-        client_secret_file: section.file("client_secret_file", Content::Secret).unwrap_or_default(),
-        auth: auth.unwrap_or(ClientAuth::Basic),
-        token_prefix: section.text("token_prefix").unwrap_or_default(),
-        max_cache: section.duration("max_cache", Duration::ZERO..=HOUR).unwrap_or_default(),
-        timeout: section.duration("timeout", SECOND / 10..=MINUTE).unwrap_or_default(),
-        ca_file: section.file("ca_file", Content::Public),
-    }
+    url
 }

@@ -2,7 +2,9 @@
 
 use super::authjs::{self, AuthJs, read_authjs};
 use super::freshness::{Freshness, read_freshness};
-use super::introspection::{Introspection, read_introspection};
+use super::introspection::{
+    Introspection, OAuthClient, Revocation, read_client, read_introspection, read_revocation,
+};
 use super::reader::{Content, Section};
 use super::scalar;
 use crate::keys::Algorithm;
@@ -33,8 +35,12 @@ pub struct ForeignIssuer {
     pub algorithms: Vec<Algorithm>,
     /// What its credentials are.
     pub credentials: Credentials,
-    /// How its opaque tokens are judged, where it has any.
+    /// Who we are there, where its endpoints are called.
+    pub client: Option<OAuthClient>,
+    /// How its opaque tokens are judged, where it has any; never without `client`.
     pub introspection: Option<Introspection>,
+    /// That it is told what is taken back here; never without `client`.
+    pub revocation: Option<Revocation>,
     /// Accepted `typ`; at least one.
     pub types: Vec<String>,
     /// Whether a token without `typ` is accepted.
@@ -176,9 +182,9 @@ pub(super) fn read_issuer(section: &Section<'_>) -> ForeignIssuer {
         preset,
         audiences: read_audiences(section, &issuer, preset),
         authorized_parties: read_parties(section, &issuer, preset),
-        introspection: section
-            .section("introspection")
-            .map(|introspection| read_introspection(&introspection, &issuer)),
+        client: section.section("client").map(|client| read_client(&client)),
+        introspection: read_introspection(section, &issuer),
+        revocation: read_revocation(section, &issuer),
         issuer: issuer.into(),
         credentials,
         types: types.unwrap_or_else(usual_types),

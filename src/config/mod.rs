@@ -32,7 +32,7 @@ pub use authjs::{AuthJs, AuthJsVersion};
 pub use callers::{Caller, Identity, Right};
 pub use file::load;
 pub use freshness::{Floor, Freshness, FreshnessOverrides};
-pub use introspection::{ClientAuth, Introspection};
+pub use introspection::{ClientAuth, Introspection, OAuthClient, Revocation};
 pub use issuer::{ClaimPaths, Credentials, Fetch, ForeignIssuer, IssuerPreset, Keys, Source};
 pub use overlay::Overlay;
 pub use own::{AtLimit, Own, OwnKeys, PolicySettings, Preset, Strategy};

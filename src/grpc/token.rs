@@ -11,11 +11,12 @@ use crate::keys::HandleKind;
 use crate::revocation::{DenialKey, Draft};
 use crate::session::{Renewed, Tokens};
 use crate::token::{Action, Issuer, Reason, Revision};
-use crate::verify::{Accepted, Consistency, Demands, Kind, Possession, Verdict};
+use crate::verify::{Accepted, Consistency, Demands, Kind, Possession, RevocationRelay, Verdict};
 use prost::Message;
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tonic::server::UnaryService;
@@ -258,10 +259,14 @@ impl<'a> UnaryService<RevokeRequest> for RevokeCall<'a> {
             let (metadata, _, message) = request.into_parts();
             let headers = metadata.into_headers();
             check_audit_reason(&message.reason)?;
+            let mut told = None;
             let (draft, kind, caller) = match message.target {
                 None => return Err(status::bad_call("target", "name what to revoke")),
                 Some(Target::Token(token)) => match possessed(parts, &token).await? {
-                    Some(draft) => (draft, "token", None),
+                    Some((draft, relay)) => {
+                        told = relay.map(|relay| (relay, token));
+                        (draft, "token", None)
+                    }
                     // A bad token writes nothing and is told nothing (RFC 7009 §2.2).
                     None => return Ok(revoked(parts.denylist.standing(&parts.clock.now()).revision)),
                 },
@@ -288,6 +293,13 @@ impl<'a> UnaryService<RevokeRequest> for RevokeCall<'a> {
                 %revision,
                 "revoked"
             );
+            // Denied everywhere already; who asks again does no harm, and the issuer is told then.
+            if let Some((relay, token)) = told {
+                let telling = tokio::time::timeout(parts.settings.deadline, relay.revoke(&token)).await;
+                if !matches!(telling, Ok(Ok(()))) {
+                    return Err(status::status(Reason::IssuerUnavailable, Action::None, None));
+                }
+            }
             Ok(revoked(revision))
         })
     }
@@ -311,19 +323,22 @@ fn check_audit_reason(reason: &str) -> Result<(), Status> {
 }
 
 /// What the holder of a token may take back: a refresh or session token its session, an access token itself.
-async fn possessed(parts: &Parts, token: &str) -> Result<Option<Draft>, Status> {
+async fn possessed(
+    parts: &Parts,
+    token: &str,
+) -> Result<Option<(Draft, Option<Arc<dyn RevocationRelay>>)>, Status> {
     if let Some(handle) = parts.handles.as_ref().and_then(|handles| handles.open(token).ok()) {
         let issuer = own_issuer(parts)?;
         let key = DenialKey::session(&issuer, &handle.session.to_string());
         let expires_at = parts.clock.now().judged.after(longest(parts, &issuer)?);
-        return Ok(Some(Draft::Session { key, expires_at }));
+        return Ok(Some((Draft::Session { key, expires_at }, None)));
     }
     if HandleKind::of(token).is_some() && parts.handles.is_none() {
         // It may well be good; only nobody here can tell. OK would claim that it is revoked.
         return Err(status::status(Reason::UnsupportedType, Action::None, None));
     }
     match parts.verifier.possession(token, parts.settings.deadline).await? {
-        Possession::Proven(draft) => Ok(Some(draft)),
+        Possession::Proven { draft, relay } => Ok(Some((draft, relay))),
         Possession::Nothing => Ok(None),
     }
 }

@@ -99,7 +99,7 @@ impl Verifier {
             Some(session) => {
                 let key = DenialKey::session(policy.issuer(), &session);
                 let expires_at = self.clock.now().judged.after(opened.entry.settings.longest_life);
-                Possession::Proven(Draft::Session { key, expires_at })
+                Possession::Proven { draft: Draft::Session { key, expires_at }, relay: None }
             }
             None => self.own_denial(&signed, opened.entry),
         }

@@ -178,6 +178,7 @@ pub(super) fn entry() -> Arc<IssuerEntry> {
             ring: None,
             cookies: None,
             opaque: None,
+            relay: None,
             freshness: Arc::new(FRESHNESS),
             by_policy: HashMap::new(),
             longest_life: Duration::from_secs(86_400),

@@ -29,7 +29,9 @@ pub use accepted::{Accepted, Kind};
 pub use authjs::RenewedCookie;
 pub use cache::Settings as CacheSettings;
 pub use freshness::{Consistency, Freshness};
-pub use opaque::{Introspection, IssuerFailed, OpaqueTokenSettings, Said, Since, says_active};
+pub use opaque::{
+    Introspection, IssuerFailed, OpaqueTokenSettings, RevocationRelay, Said, Since, says_active,
+};
 pub use policy::IssuerPolicy;
 pub use refusal::Refusal;
 pub use session_token::{LiveSession, Reading, SessionReader, SessionState};
@@ -98,6 +100,8 @@ pub struct IssuerSettings {
     pub cookies: Option<Arc<CookieKeys>>,
     /// How its opaque tokens are judged, where it has any.
     pub opaque: Option<OpaqueTokenSettings>,
+    /// Who tells the issuer what is taken back here, where it is told.
+    pub relay: Option<Arc<dyn RevocationRelay>>,
     /// How fresh answers about them must be; for our own tokens where they name no policy known here.
     pub freshness: Arc<Freshness>,
     /// Our own tokens name their policy.
@@ -176,8 +180,13 @@ pub struct Verdict {
 /// What the holder of a token may take back.
 #[derive(Clone, Debug)]
 pub enum Possession {
-    /// A good signature, expired or not: this.
-    Proven(Draft),
+    /// A good signature, expired or not.
+    Proven {
+        /// This.
+        draft: Draft,
+        /// Who is to be told, too.
+        relay: Option<Arc<dyn RevocationRelay>>,
+    },
     /// No good signature: nothing.
     Nothing,
 }

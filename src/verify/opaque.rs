@@ -38,6 +38,16 @@ pub trait Introspection: Send + Sync + std::fmt::Debug + 'static {
     async fn introspect(&self, token: &str, since: Since) -> Result<Said, IssuerFailed>;
 }
 
+/// An issuer's revocation endpoint (RFC 7009).
+#[tonic::async_trait]
+pub trait RevocationRelay: Send + Sync + std::fmt::Debug + 'static {
+    /// Tells the issuer that its token is taken back. `Ok` also where it knows no such token, or can't revoke its kind.
+    ///
+    /// # Errors
+    /// [`IssuerFailed`]: it may not know yet; the cause was logged.
+    async fn revoke(&self, token: &str) -> Result<(), IssuerFailed>;
+}
+
 /// How old an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
@@ -139,14 +149,16 @@ impl Verifier {
             return Ok(Possession::Nothing);
         };
         let signed = Signed::introspected(token, &body, claims, now);
-        if let Possession::Proven(draft) = self.own_denial(&signed, entry) {
-            return Ok(Possession::Proven(draft));
+        let own = self.own_denial(&signed, entry);
+        if matches!(own, Possession::Proven { .. }) {
+            return Ok(own);
         }
         // Without an end of its own it is denied for as long as anything of its issuer may live.
         let expires_at = now.after(entry.settings.longest_life);
-        Ok(signed
-            .key(policy)
-            .map_or(Possession::Nothing, |key| Possession::Proven(Draft::Token { key, expires_at })))
+        Ok(signed.key(policy).map_or(Possession::Nothing, |key| Possession::Proven {
+            draft: Draft::Token { key, expires_at },
+            relay: entry.settings.relay.clone(),
+        }))
     }
 }
 

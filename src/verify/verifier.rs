@@ -103,9 +103,10 @@ impl Verifier {
     pub(super) fn own_denial(&self, signed: &Signed<'_>, entry: &IssuerEntry) -> Possession {
         match signed.denial(&entry.settings.policy) {
             // By the earlier of the clocks: what only a clock that stands ahead takes for dead may live again.
-            Some((key, expires_at)) if expires_at > self.clock.now().purging => {
-                Possession::Proven(Draft::Token { key, expires_at })
-            }
+            Some((key, expires_at)) if expires_at > self.clock.now().purging => Possession::Proven {
+                draft: Draft::Token { key, expires_at },
+                relay: entry.settings.relay.clone(),
+            },
             _ => Possession::Nothing,
         }
     }

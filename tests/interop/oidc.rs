@@ -5,6 +5,7 @@ use crate::peer::{Peer, node};
 use crate::support::{Home, Sidecar, assert_denied, assert_refused, eventually, verify_request};
 use countersign::clock::{Clock, ManualClock};
 use countersign::grpc::v1::consistency::Requirement;
+use countersign::grpc::v1::revoke_request::Target;
 use countersign::grpc::v1::{Consistency, CredentialKind};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ impl World {
         std::fs::write(home.path("client.secret"), secret).unwrap();
         let config = home.config(&format!(
             "issuers:\n  - preset: oidc\n    issuer: {issuer}\n    audiences: [https://orders.example.com]\n    \
-             staleness_bound: 5m\n    introspection: {{{client}, client_secret_file: {}}}\n",
+             staleness_bound: 5m\n    client: {{{client}, secret_file: {}}}\n    introspection: {{}}\n    revocation: {{}}\n",
             home.path("client.secret").display()
         ));
         let (clock, hands) = Clock::manual(Clock::system().now().judged);
@@ -40,7 +41,7 @@ impl World {
     }
 
     async fn usual() -> Option<Self> {
-        Self::start("client_id: shop", SECRET).await
+        Self::start("id: shop", SECRET).await
     }
 
     fn token(&mut self, format: &str) -> String {
@@ -106,7 +107,7 @@ async fn its_keys_rotate_under_load_and_no_good_token_is_refused() {
 
 #[tokio::test]
 async fn its_opaque_tokens_are_introspected_and_refused_once_revoked_there() {
-    for (client, secret) in [("client_id: shop", SECRET), ("client_id: poster, auth: post", "posted")] {
+    for (client, secret) in [("id: shop", SECRET), ("id: poster, auth: post", "posted")] {
         let Some(mut world) = World::start(client, secret).await else { return };
         let token = world.token("opaque");
         let answer = world.sidecar.verify(&token).await.unwrap();
@@ -127,9 +128,26 @@ async fn its_opaque_tokens_are_introspected_and_refused_once_revoked_there() {
     }
 }
 
+/// Told by us, the issuer itself calls the token inactive from then on.
+#[tokio::test]
+async fn a_token_taken_back_here_is_revoked_there() {
+    let Some(mut world) = World::usual().await else { return };
+    let token = world.token("opaque");
+    world.sidecar.verify(&token).await.unwrap();
+    let is_active = json!({"ask": "introspect", "token": token});
+    assert_eq!(world.provider.ask(&is_active).unwrap(), true);
+    world.sidecar.revoke(Target::Token(token.clone())).await.unwrap();
+    assert_denied(world.sidecar.verify(&token).await, "REVOKED", "REFRESH");
+    assert_eq!(world.provider.ask(&is_active).unwrap(), false);
+    // A JWT it can't revoke, and says so; it is denied here.
+    let token = world.token("jwt");
+    world.sidecar.revoke(Target::Token(token.clone())).await.unwrap();
+    assert_denied(world.sidecar.verify(&token).await, "REVOKED", "REFRESH");
+}
+
 #[tokio::test]
 async fn a_wrong_secret_of_ours_is_undecided_and_logs_nobody_out() {
-    let Some(mut world) = World::start("client_id: shop", "wrong").await else { return };
+    let Some(mut world) = World::start("id: shop", "wrong").await else { return };
     let token = world.token("opaque");
     assert_refused(world.sidecar.verify(&token).await, Code::Unavailable, "ISSUER_UNAVAILABLE", "NONE");
 }

@@ -217,3 +217,32 @@ fn cookies_bring_refresh_unless_it_is_left_out() {
     let config = load_text(&format!("{COOKIES}{{secret_files: a}}\napi: {{serve: [verify]}}\n")).unwrap();
     assert_eq!(config.api.serve, [Rpc::Verify].into());
 }
+
+#[test]
+fn endpoints_of_an_issuer_need_a_client_and_a_place() {
+    refused(
+        &issuer_with("introspection: {}"),
+        "c.yaml:4:20: issuers[0].introspection: needs a `client`: who this sidecar is at the issuer; add `client: {id: …, secret_file: …}` beside it",
+    );
+    let client = "client: {id: c, secret_file: s}";
+    let config = load_text(&issuer_with(&format!("introspection: {{}}\n    {client}"))).unwrap();
+    let introspection = config.issuers[0].introspection.as_ref().unwrap();
+    assert_eq!((introspection.url.as_deref(), introspection.max_cache), (None, Duration::from_secs(10)));
+    let nowhere = format!(
+        "issuers:\n  - issuer: id\n    audiences: [a]\n    keys: {{jwks_file: k}}\n    {client}\n    revocation: {{}}\n"
+    );
+    let [fault] = &faults(&nowhere)[..] else { panic!("one fault") };
+    assert!(
+        fault.contains("issuers[0].revocation: the endpoint can't be discovered below the issuer"),
+        "{fault}"
+    );
+    let two = format!(
+        "issuers:\n  - {{issuer: \"https://a.example\", audiences: [a], {client}, introspection: {{}}}}\n  \
+         - {{issuer: \"https://b.example\", audiences: [a], {client}, introspection: {{}}}}\n"
+    );
+    let [fault] = &faults(&two)[..] else { panic!("one fault") };
+    assert!(
+        fault.contains("issuers[1].introspection: another issuer's opaque tokens look the same"),
+        "{fault}"
+    );
+}

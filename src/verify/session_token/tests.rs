@@ -96,6 +96,7 @@ impl World {
             issuers: vec![IssuerSettings {
                 cookies: None,
                 opaque: None,
+                relay: None,
                 policy: policy(),
                 ring: None,
                 freshness: Arc::new(FRESHNESS),

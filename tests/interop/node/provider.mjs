@@ -69,6 +69,8 @@ async function token({ subject, scope, format, ttl }) {
 const answers = {
   issuer: () => issuer,
   token,
+  // Whether it still knows the token.
+  introspect: async ({ token }) => (await provider.AccessToken.find(token)) !== undefined,
   // By the endpoint itself, as the client.
   revoke: async ({ token }) => {
     const configuration = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();

@@ -27,6 +27,7 @@ use tonic::{Code, Status};
 struct Endpoint {
     answers: Mutex<HashMap<String, (StatusCode, String)>>,
     asked: Mutex<Vec<(String, Option<String>)>>,
+    revoking: Mutex<(StatusCode, String)>,
     /// Answers go out while there are permits.
     let_through: Semaphore,
 }
@@ -38,6 +39,11 @@ impl Endpoint {
 
     fn fails(&self, token: &str, status: StatusCode, body: &str) {
         self.answers.lock().insert(token.to_owned(), (status, body.to_owned()));
+    }
+
+    /// How its revocation endpoint answers.
+    fn revoking(&self, status: StatusCode, body: &str) {
+        *self.revoking.lock() = (status, body.to_owned());
     }
 
     fn times_asked(&self) -> usize {
@@ -52,12 +58,17 @@ async fn answer(
     let authorization =
         request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     assert_eq!(request.headers()[header::CONTENT_TYPE], "application/x-www-form-urlencoded");
+    let revokes = request.uri().path() == "/r";
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let form = String::from_utf8(body.to_vec()).unwrap();
     let token = form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap().to_owned();
     endpoint.asked.lock().push((form, authorization));
     endpoint.let_through.acquire().await.unwrap().forget();
     endpoint.let_through.add_permits(1);
+    if revokes {
+        let (status, body) = endpoint.revoking.lock().clone();
+        return Ok(Response::builder().status(status).body(Full::from(body)).unwrap());
+    }
     let (status, body) = endpoint
         .answers
         .lock()
@@ -78,11 +89,17 @@ const ISSUER: &str = "https://id.example";
 
 impl World {
     async fn start(more: &str) -> Self {
+        Self::start_as("", more).await
+    }
+
+    /// With further settings of the client.
+    async fn start_as(auth: &str, more: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let endpoint = Arc::new(Endpoint {
             answers: Mutex::default(),
             asked: Mutex::default(),
+            revoking: Mutex::new((StatusCode::OK, String::new())),
             let_through: Semaphore::new(1),
         });
         let serving = Arc::clone(&endpoint);
@@ -97,11 +114,12 @@ impl World {
                 });
             }
         });
+        let more = more.replace("ADDRESS", &address.to_string());
         let home = Home::new();
         std::fs::write(home.path("client.secret"), "s3cret:/+\n").unwrap();
         let issuers = format!(
-            "issuers:\n  - issuer: {ISSUER}\n    audiences: [shop]\n    introspection:\n      url: http://{address}/i\n      \
-             client_id: counter sign\n      client_secret_file: {}\n{more}",
+            "issuers:\n  - issuer: {ISSUER}\n    audiences: [shop]\n    \
+             client: {{id: counter sign, secret_file: {}{auth}}}\n    introspection:\n      url: http://{address}/i\n{more}",
             home.path("client.secret").display()
         );
         let (sidecar, hands) = home.start_at(&issuers).await;
@@ -272,7 +290,7 @@ async fn what_is_no_bearer_token_or_another_kind_is_shown_to_nobody() {
 
 #[tokio::test]
 async fn a_prefix_says_whose_a_token_is_whatever_its_shape() {
-    let world = World::start("      token_prefix: ory_at_\n      auth: post\n").await;
+    let world = World::start_as(", auth: post", "      token_prefix: ory_at_\n").await;
     assert_denied(world.verify(TOKEN).await, "MALFORMED", "NONE");
     assert_eq!(world.endpoint.times_asked(), 0);
     world.endpoint.says("ory_at_a.b.c", &active());
@@ -362,4 +380,41 @@ async fn a_fully_consistent_call_is_not_answered_by_what_was_asked_before_it() {
         call.await.unwrap().unwrap();
     }
     assert_eq!(world.endpoint.times_asked(), 2, "one more for all that asked for the present");
+}
+
+#[tokio::test]
+async fn the_issuer_is_told_what_is_taken_back_after_it_is_denied_here() {
+    let world = World::start("    revocation: {url: \"http://ADDRESS/r\"}\n").await;
+    let revoke = || {
+        let request = RevokeRequest { target: Some(Target::Token(TOKEN.into())), reason: "logout".into() };
+        let mut tokens = world.sidecar.tokens();
+        async move { tokens.revoke(request).await }
+    };
+    world.endpoint.says(TOKEN, &active());
+    world.verify(TOKEN).await.unwrap();
+    world.endpoint.revoking(StatusCode::SERVICE_UNAVAILABLE, "");
+    assert_refused(revoke().await, Code::Unavailable, "ISSUER_UNAVAILABLE", "NONE");
+    assert_denied(world.verify(TOKEN).await, "REVOKED", "REFRESH");
+    for (status, body) in
+        [(StatusCode::BAD_REQUEST, r#"{"error":"invalid_request"}"#), (StatusCode::UNAUTHORIZED, "")]
+    {
+        world.endpoint.revoking(status, body);
+        assert_refused(revoke().await, Code::Unavailable, "ISSUER_UNAVAILABLE", "NONE");
+    }
+    // What it can't revoke is denied here all the same; what it knows nothing of is 200.
+    world.endpoint.revoking(StatusCode::BAD_REQUEST, r#"{"error":"unsupported_token_type"}"#);
+    revoke().await.unwrap();
+    world.endpoint.revoking(StatusCode::OK, "");
+    revoke().await.unwrap();
+    let asked = world.endpoint.asked.lock().clone();
+    assert!(asked.last().unwrap().0.starts_with(&format!("token={TOKEN}&")), "{asked:?}");
+    // A subject's cut-off names no token: nobody is told.
+    let before = world.endpoint.times_asked();
+    let target = countersign::grpc::v1::SubjectRevocation {
+        subject: "alice".into(),
+        issuer: Some(ISSUER.into()),
+        ..Default::default()
+    };
+    world.sidecar.revoke(Target::Subject(target)).await.unwrap();
+    assert_eq!(world.endpoint.times_asked(), before);
 }
