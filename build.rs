@@ -5,7 +5,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 /// Messages that hold credentials or claims get a redacting `Debug` in `src/grpc/v1.rs` instead of the derived one.
-const REDACTED: [&str; 5] = ["VerifyRequest", "VerifyResponse", "RefreshRequest", "RevokeRequest", "Tokens"];
+const REDACTED: [&str; 6] =
+    ["VerifyRequest", "VerifyResponse", "RefreshRequest", "RevokeRequest", "Tokens", "Cookie"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);

@@ -45,7 +45,8 @@ impl TokenDigest {
     /// Digests a credential together with the name it was found under, where it is good under that name alone.
     #[must_use]
     pub fn of_named(name: &str, credential: &[u8]) -> Self {
-        Self::of(&[&Self::of(credential).0, name.as_bytes()].concat())
+        // No text has this byte, so no credential by itself has such a digest.
+        Self::of(&[&[0xff][..], &Self::of(credential).0, name.as_bytes()].concat())
     }
 
     /// The digest's bytes.

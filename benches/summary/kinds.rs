@@ -59,7 +59,7 @@ fn serve(home: &TempDir) -> Server {
          own: {issuer: https://auth.example.com, signing_keys: signing.json, handle_keys: handles.json, policies: {web: \
          {preset: high, floor: minimize_latency, staleness_bound: 1h, idle: 12h, absolute: 24h, update_age: 2h}}}\n\
          issuers:\n  - {issuer: https://issuer.example.com, audiences: [orders], keys: {jwks_file: jwks.json}}\n  \
-         - {issuer: web, audiences: [orders], authjs: {secret_files: secret}}\n\
+         - {issuer: web, audiences: [orders], authjs: {secret_files: secret, cookies: authjs.session-token}}\n\
          callers: [{name: bench, secret_file: secret, may: [sessions]}]\nlog: {format: json, level: info}\n";
     std::fs::write(path("countersign.yaml"), config).unwrap();
     Server::serving(&path("countersign.yaml"), path("run/api.sock"), "0")
@@ -93,6 +93,7 @@ fn cookies(home: &Path) -> Vec<Vec<u8>> {
         names: vec![COOKIE.to_owned()],
         secret_files: vec![home.join("secret")],
         max_age: Duration::from_secs(30 * 86_400),
+        withhold: Vec::new(),
     };
     let loaded = CookieKeys::load(settings).unwrap().loaded();
     let key = loaded.candidates(COOKIE, None, ContentEncryption::A256CbcHs512).next().unwrap().content_key();

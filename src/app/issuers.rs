@@ -254,12 +254,19 @@ fn build_cookies(
         config::AuthJsVersion::V4 => CookieVersion::NextAuth4,
     };
     let names = if settings.cookies.is_empty() {
-        version.usual_names().map(str::to_owned).to_vec()
+        let [secure, _] = version.usual_names();
+        vec![secure.to_owned()]
     } else {
         settings.cookies.clone()
     };
     let secret_files = settings.secret_files.clone();
-    let loaded = CookieKeys::load(CookieSettings { version, names, secret_files, max_age: settings.max_age });
+    let loaded = CookieKeys::load(CookieSettings {
+        version,
+        names,
+        secret_files,
+        max_age: settings.max_age,
+        withhold: settings.withhold.clone(),
+    });
     match loaded {
         Ok(keys) => Some(Arc::new(keys)),
         Err((place, error)) => {

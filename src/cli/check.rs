@@ -8,6 +8,9 @@ use crate::config::{self, Config, Credentials, Faults, Overlay};
 use crate::store::{Report, ServerFault};
 use std::path::Path;
 
+/// A secret that is shorter may be guessed.
+const WEAK_SECRET: u64 = 32;
+
 /// Variables the command line reads itself.
 const OTHERS: [&str; 2] = ["COUNTERSIGN_ADDRESS", "COUNTERSIGN_OPS_ADDRESS"];
 
@@ -99,7 +102,16 @@ pub(crate) fn load(file: Option<&Path>, settings: &[String]) -> Result<Config, T
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for issuer in &config.issuers {
-        if matches!(issuer.credentials, Credentials::Cookies(_)) {
+        if let Credentials::Cookies(cookies) = &issuer.credentials {
+            for (place, file) in cookies.secret_files.iter().enumerate() {
+                if std::fs::metadata(file).is_ok_and(|found| found.len() < WEAK_SECRET) {
+                    warnings.push(format!(
+                        "{}: secret_files[{place}] is shorter than {WEAK_SECRET} bytes: who holds a cookie can guess it \
+                         and make others; `openssl rand -base64 33` makes a better one",
+                        issuer.issuer
+                    ));
+                }
+            }
             warnings.push(format!(
                 "{}: Auth.js renews its cookies, with a new `iat` and `jti`; only a cookie that carries its login's \
                  instant as `{}` is hit by a cut-off by subject after it was renewed: have the jwt callback set it once",

@@ -24,6 +24,8 @@ pub struct AuthJs {
     pub max_age: Duration,
     /// After how long it should be renewed; less than `max_age`.
     pub update_age: Duration,
+    /// Members that are never shown nor kept.
+    pub withhold: Vec<String>,
 }
 
 /// Which library.
@@ -78,5 +80,6 @@ pub(super) fn read_authjs(issuer: &Section<'_>, section: &Section<'_>) -> AuthJs
     if update_age >= max_age {
         section.fault("update_age", "must be less than `max_age`: a cookie would end before it is renewed");
     }
-    AuthJs { version, secret_files, cookies, max_age, update_age }
+    let withhold = section.texts("withhold").unwrap_or_default();
+    AuthJs { version, secret_files, cookies, max_age, update_age, withhold }
 }

@@ -236,7 +236,7 @@ fn read_claims(section: &Section<'_>, preset: Option<IssuerPreset>) -> ClaimPath
     };
     let (client, roles, scopes): (&[&str], &[&str], &[&str]) = match preset {
         Some(IssuerPreset::Oidc) => {
-            (&["client_id", "cid", "appid"], &["roles", "/realm_access/roles", "groups"], &["scope", "scp"])
+            (&["client_id", "cid", "appid"], &["roles", "/realm_access/roles"], &["scope", "scp"])
         }
         Some(IssuerPreset::Auth0) => (&["client_id"], &["roles"], &["scope", "permissions"]),
         Some(IssuerPreset::Clerk) | None => (&["client_id"], &["roles"], &["scope"]),

@@ -30,4 +30,4 @@ macro_rules! redacted {
     )+};
 }
 
-redacted!(VerifyRequest, VerifyResponse, RefreshRequest, RevokeRequest, Tokens);
+redacted!(VerifyRequest, VerifyResponse, RefreshRequest, RevokeRequest, Tokens, Cookie);

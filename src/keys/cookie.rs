@@ -5,8 +5,8 @@
 
 use crate::keys::content::{ContentEncryption, ContentKey};
 use crate::keys::signing::Causes;
-use crate::keys::watched::{Watched, follow, read_whole};
-use crate::token::Secret;
+use crate::keys::watched::{LOOK_EVERY, read_whole};
+use crate::token::{Secret, TokenDigest};
 use arc_swap::ArcSwap;
 use aws_lc_rs::hkdf;
 use std::fmt;
@@ -29,7 +29,8 @@ pub enum CookieVersion {
 }
 
 impl CookieVersion {
-    /// The cookies' names where an application sets none, the one on HTTPS first.
+    /// The cookies' names where an application sets none, the one on HTTPS first. The other is for development: whoever
+    /// can speak for a neighbouring host can plant it.
     #[must_use]
     pub const fn usual_names(self) -> [&'static str; 2] {
         match self {
@@ -81,6 +82,8 @@ pub struct CookieSettings {
     pub secret_files: Vec<PathBuf>,
     /// How long a cookie lives that we renew.
     pub max_age: Duration,
+    /// Members of their content that are neither shown nor kept.
+    pub withhold: Vec<String>,
 }
 
 /// Why there are no keys.
@@ -122,6 +125,7 @@ impl CookieKey {
         self.name.as_deref()
     }
 
+    /// Whether the name is one of the application's is asked before.
     fn suits(&self, name: &str) -> bool {
         name.is_empty() || self.name.as_deref().is_none_or(|own| own == name)
     }
@@ -137,6 +141,8 @@ pub struct CookieKeys {
 pub struct Loaded {
     /// Counts changes, from 1.
     pub generation: u64,
+    /// Of the secrets.
+    digests: Vec<TokenDigest>,
     keys: Vec<CookieKey>,
 }
 
@@ -168,7 +174,10 @@ impl CookieKeys {
             secrets.push(read(path).map_err(|error| (place, error))?);
         }
         let keys = derive(&settings, &secrets).map_err(|error| (0, error))?;
-        Ok(Self { settings, loaded: ArcSwap::from_pointee(Loaded { generation: 1, keys }) })
+        Ok(Self {
+            settings,
+            loaded: ArcSwap::from_pointee(Loaded { generation: 1, digests: digests(&secrets), keys }),
+        })
     }
 
     /// The keys now.
@@ -198,42 +207,46 @@ impl CookieKeys {
             .any(|key| theirs.keys.iter().any(|other| other.key.thumbprint() == key.key.thumbprint()))
     }
 
-    /// Follows the files until cancelled. Keys change when all files are good; else they stay, with a warning.
+    /// Looks at all files again and again until cancelled. Keys change when all are good; else they stay, with a warning,
+    /// and each look tries anew. A secret is withdrawn by other content in its file, not by taking the file away.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
-        let follow_one = |path: &PathBuf| {
-            follow(Watched::new(path.clone(), LARGEST_SECRET), |read| self.reload(read.map(drop)))
-        };
-        let all = futures_util::future::join_all(self.settings.secret_files.iter().map(follow_one));
-        cancel.run_until_cancelled(all).await;
-    }
-
-    /// One file changed; all are read again.
-    fn reload(&self, read_one: io::Result<()>) {
-        let secrets = read_one.map_err(CookieKeyError::Read).and_then(|()| {
-            self.settings.secret_files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()
-        });
-        match secrets.and_then(|secrets| derive(&self.settings, &secrets)) {
-            Ok(keys) => {
-                let before = self.loaded.load();
-                let thumbprints = |keys: &[CookieKey]| {
-                    keys.iter().map(|key| key.key.thumbprint().to_owned()).collect::<Vec<_>>()
-                };
-                if thumbprints(&keys) == thumbprints(&before.keys) {
-                    return;
-                }
-                let generation = before.generation + 1;
-                self.loaded.store(Arc::new(Loaded { generation, keys }));
-                tracing::info!(
-                    secrets = self.settings.secret_files.len(),
-                    "session cookies' keys were read again"
+        let mut told = None;
+        while cancel.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            let this = Arc::clone(&self);
+            let looked = tokio::task::spawn_blocking(move || this.look()).await;
+            let why = match looked {
+                Ok(Ok(())) | Err(_) => None,
+                Ok(Err(error)) => Some(Causes(&error).to_string()),
+            };
+            if let Some(error) = &why
+                && why != told
+            {
+                tracing::warn!(
+                    error,
+                    "session cookies' secrets can't be read; the keys before stay in force"
                 );
             }
-            Err(error) => tracing::warn!(
-                error = %Causes(&error),
-                "session cookies' secrets changed and can't be used; the old ones stay"
-            ),
+            told = why;
         }
     }
+
+    /// Reads every file, and puts keys in force that differ from those before.
+    fn look(&self) -> Result<(), CookieKeyError> {
+        let secrets =
+            self.settings.secret_files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+        let digests = digests(&secrets);
+        let before = self.loaded.load();
+        if before.digests != digests {
+            let (generation, keys) = (before.generation + 1, derive(&self.settings, &secrets)?);
+            self.loaded.store(Arc::new(Loaded { generation, digests, keys }));
+            tracing::info!(secrets = secrets.len(), "session cookies' keys were read again");
+        }
+        Ok(())
+    }
+}
+
+fn digests(secrets: &[Secret]) -> Vec<TokenDigest> {
+    secrets.iter().map(|secret| TokenDigest::of(secret.expose())).collect()
 }
 
 impl fmt::Debug for CookieKeys {
@@ -318,6 +331,7 @@ mod tests {
             names: version.usual_names().map(str::to_owned).to_vec(),
             secret_files,
             max_age: Duration::from_secs(30 * 86_400),
+            withhold: Vec::new(),
         }
     }
 
@@ -390,17 +404,29 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_a_new_generation_and_a_bad_one_leaves_the_keys() {
+    fn a_change_is_a_new_generation_and_a_bad_one_leaves_the_keys_and_is_tried_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = write(&dir, "secret", "first");
         let keys = CookieKeys::load(settings(CookieVersion::NextAuth4, vec![path.clone()])).unwrap();
-        keys.reload(Ok(()));
+        let _ = keys.look();
         assert_eq!(keys.generation(), 1, "nothing changed");
         std::fs::write(&path, "").unwrap();
-        keys.reload(Ok(()));
+        let _ = keys.look();
         assert_eq!(keys.generation(), 1);
         std::fs::write(&path, "second").unwrap();
-        keys.reload(Ok(()));
+        let _ = keys.look();
+        assert_eq!(keys.generation(), 2);
+        // Two files of which one is missing for a moment: what the other says is not lost.
+        let other = write(&dir, "other", "third");
+        let keys =
+            CookieKeys::load(settings(CookieVersion::AuthJs5, vec![path.clone(), other.clone()])).unwrap();
+        std::fs::remove_file(&other).unwrap();
+        std::fs::write(&path, "newest").unwrap();
+        assert!(matches!(keys.look(), Err(CookieKeyError::Read(_))));
+        std::fs::write(&other, "third").unwrap();
+        keys.look().unwrap();
+        assert_eq!(keys.generation(), 2);
+        keys.look().unwrap();
         assert_eq!(keys.generation(), 2);
     }
 

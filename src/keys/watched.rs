@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often key files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Reads a whole file of at most `most` bytes.
 pub(super) fn read_whole(path: &Path, most: usize) -> io::Result<Secret> {

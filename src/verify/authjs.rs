@@ -64,7 +64,7 @@ impl Verifier {
     /// Whether cookies are renewed here.
     #[must_use]
     pub fn renews(&self, token: &str) -> bool {
-        self.is_cookie(token)
+        self.is_cookie(token) && self.opaque_issuer(token).is_none()
     }
 
     /// The names of all issuers' cookies, in the configuration's order.
@@ -82,7 +82,12 @@ impl Verifier {
         let opened = self.open_cookie(token, name).map_err(NotYet::Refused)?;
         let Opened { entry, generation, payload } = &opened;
         let of_issuer = |denied| refused(denied, entry);
-        let signed = Signed::decrypted(token, payload).map_err(of_issuer)?;
+        let mut signed = Signed::decrypted(token, payload).map_err(of_issuer)?;
+        let shown =
+            entry.settings.cookies.as_ref().and_then(|keys| without(payload, &keys.settings().withhold));
+        if let Some(shown) = &shown {
+            signed.show(shown.as_bytes());
+        }
         let accepted = signed.judge(&entry.settings.policy).map_err(of_issuer)?;
         Ok(self.keep(accepted, digest, entry, *generation, None))
     }
@@ -95,29 +100,44 @@ impl Verifier {
         let Ok(opened) = self.open_cookie(token, "") else { return Possession::Nothing };
         let Ok(signed) = Signed::decrypted(token, &opened.payload) else { return Possession::Nothing };
         let policy = &opened.entry.settings.policy;
+        let expires_at = self.clock.now().judged.after(opened.entry.settings.longest_life);
         match signed.session_id(policy) {
             Some(session) => {
                 let key = DenialKey::session(policy.issuer(), &session);
-                let expires_at = self.clock.now().judged.after(opened.entry.settings.longest_life);
                 Possession::Proven { draft: Draft::Session { key, expires_at }, relay: None }
             }
-            None => self.own_denial(&signed, opened.entry),
+            // Its renewals here have its id: they are meant, too, and outlive it.
+            None => signed.key(policy).map_or(Possession::Nothing, |key| Possession::Proven {
+                draft: Draft::Token { key, expires_at },
+                relay: None,
+            }),
         }
     }
 
-    /// Opens a cookie with the one key that fits, of whichever issuer.
+    /// Opens a cookie with the one issuer's key that fits.
     fn open_cookie(&self, token: &str, name: &str) -> Result<Opened<'_>, Refusal> {
         let encrypted = Encrypted::decode(token).map_err(|denied| told(denied, None))?;
-        let mut tried = None;
+        let (mut tried, mut found) = (None, None);
         for entry in &self.cookies {
             let Some(keys) = &entry.settings.cookies else { continue };
+            if !name.is_empty() && !keys.settings().names.iter().any(|own| own == name) {
+                continue;
+            }
             let loaded = keys.loaded();
             for key in loaded.candidates(name, encrypted.key_id.as_deref(), encrypted.algorithm) {
                 tried = Some(entry);
-                if let Some(payload) = encrypted.open(key) {
-                    return Ok(Opened { entry, generation: loaded.generation, payload });
+                let Some(payload) = encrypted.open(key) else { continue };
+                if found.is_some() {
+                    // Refused at the start; secrets that became the same since are noticed here.
+                    let both = Denied::new(Reason::UnknownKey, "keys of two issuers open it");
+                    return Err(told(both, None));
                 }
+                found = Some(Opened { entry, generation: loaded.generation, payload });
+                break;
             }
+        }
+        if let Some(found) = found {
+            return Ok(found);
         }
         Err(match tried {
             Some(entry) => {
@@ -131,10 +151,11 @@ impl Verifier {
     }
 
     /// Renews a cookie: judged with the greatest freshness, then written anew with the first secret, for the cookie of
-    /// this name. What was revoked is not renewed.
+    /// this name, for as long as it was issued for and at most the configured age. It keeps its id, so what takes back one
+    /// of them takes back all that were renewed here. What was revoked is not renewed.
     ///
     /// # Errors
-    /// [`Refusal`]: as of a fully consistent verification, and MALFORMED where `name` is none of its issuer's cookies.
+    /// [`Refusal`]: as of a fully consistent verification.
     pub async fn renew_cookie(
         &self,
         token: &str,
@@ -159,18 +180,19 @@ impl Verifier {
         let claims = std::str::from_utf8(&opened.payload).ok().and_then(|text| members::read(text).ok());
         let claims = claims.ok_or_else(failed)?;
 
-        let issued_at = Timestamp::from_secs(self.clock.now().judged.as_millis() / 1000);
-        let expires_at = issued_at.after(keys.settings().max_age);
+        let issued_at = Timestamp::from_secs(self.clock.now().judged.as_secs());
+        let life = Signed::decrypted(token, &opened.payload).ok().and_then(|signed| signed.life(issued_at));
+        let life = life.ok_or_else(failed)?.min(keys.settings().max_age);
+        let expires_at = issued_at.after(life);
         let mut text = String::from("{");
-        for (member, value) in
-            claims.iter().filter(|(name, _)| !["iat", "exp", "jti"].contains(&name.as_str()))
-        {
+        for (member, value) in claims.iter().filter(|(name, _)| !["iat", "exp"].contains(&name.as_str())) {
             // Writing to a String can't fail.
             let _ = write!(text, "{}:{},", serde_json::Value::from(member.as_str()), value.get());
         }
-        let id = uuid(random_bytes().map_err(|_| failed())?);
-        let (iat, exp) = (issued_at.as_millis() / 1000, expires_at.as_millis() / 1000);
-        let _ = write!(text, r#""iat":{iat},"exp":{exp},"jti":"{id}"}}"#);
+        if !claims.iter().any(|(name, _)| name == "jti") {
+            let _ = write!(text, r#""jti":"{}","#, uuid(random_bytes().map_err(|_| failed())?));
+        }
+        let _ = write!(text, r#""iat":{},"exp":{}}}"#, issued_at.as_secs(), expires_at.as_secs());
         let value = seal(keys, name, text.as_bytes()).ok_or_else(failed)?;
         let session =
             Signed::decrypted(token, &opened.payload).ok().and_then(|signed| signed.session_id(policy));
@@ -178,7 +200,7 @@ impl Verifier {
             cookies: chunks(name, &value, keys.settings().version.chunk_bytes()),
             value,
             expires_at,
-            refresh_after: expires_at.before(policy.renew_before()),
+            refresh_after: renew_at(issued_at, expires_at, policy.renew_before()),
             session_id: session.unwrap_or_default(),
             revision: verdict.revision,
         })
@@ -244,6 +266,25 @@ fn read_header(bytes: &[u8]) -> Result<(ContentEncryption, Option<Box<str>>), De
 
 fn told(denied: Denied, entry: Option<&Arc<IssuerEntry>>) -> Refusal {
     plain(denied, entry.map(|entry| entry.settings.policy.issuer()))
+}
+
+/// When to renew a cookie: so long before its end, or after half of a life that is shorter than that.
+pub(super) fn renew_at(issued_at: Timestamp, expires_at: Timestamp, before: Duration) -> Timestamp {
+    let at = expires_at.before(before);
+    if at > issued_at { at } else { issued_at.after(expires_at.since(issued_at) / 2) }
+}
+
+/// The content without these members; `None` where it has none of them.
+fn without(payload: &[u8], names: &[String]) -> Option<String> {
+    let claims = members::read(std::str::from_utf8(payload).ok()?).ok()?;
+    let is_withheld = |name: &String| names.contains(name);
+    if !claims.iter().any(|(name, _)| is_withheld(name)) {
+        return None;
+    }
+    let shown = claims.iter().filter(|(name, _)| !is_withheld(name));
+    let shown =
+        shown.map(|(name, value)| format!("{}:{}", serde_json::Value::from(name.as_str()), value.get()));
+    Some(format!("{{{}}}", shown.collect::<Vec<_>>().join(",")))
 }
 
 /// Encrypts as the application's own library does. `None` where no key is for a cookie of this name.
@@ -362,6 +403,15 @@ mod tests {
                 "{rest}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_withheld_is_gone_and_the_rest_stays_as_written() {
+        let names = ["access_token".to_owned(), "id_token".to_owned()];
+        let text = r#"{"n":1.50,"access_token":"a","o":{"id_token":1},"id_token":null}"#;
+        assert_eq!(without(text.as_bytes(), &names).unwrap(), r#"{"n":1.50,"o":{"id_token":1}}"#);
+        assert_eq!(without(br#"{"n":1}"#, &names), None);
+        assert_eq!(without(br#"{"id_token":1}"#, &names).unwrap(), "{}");
     }
 
     #[test]

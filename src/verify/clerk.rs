@@ -27,14 +27,17 @@ pub(super) fn granted<'a>(claims: &Object<'a>) -> Result<Granted<'a>, Denied> {
         return Err(Denied::new(Reason::InvalidClaim, "sts: the session is pending, not signed in"));
     }
     if number(claims.get("v"), "v is no number")? != Some(2) {
-        let role = text(claims.get("org_role"), "org_role is not text")?;
-        let permissions = texts(claims.get("org_permissions"), "org_permissions are not an array of texts")?;
+        let role = text(claims.get("org_role").filter(is_there), "org_role is not text")?;
+        let permissions = texts(
+            claims.get("org_permissions").filter(is_there),
+            "org_permissions are not an array of texts",
+        )?;
         return Ok(Granted {
             roles: role.into_iter().collect(),
             permissions: permissions.unwrap_or_default(),
         });
     }
-    let Some(organisation) = claims.get("o") else { return Ok(Granted::default()) };
+    let Some(organisation) = claims.get("o").filter(is_there) else { return Ok(Granted::default()) };
     let organisation =
         organisation.as_object().ok_or(Denied::new(Reason::InvalidClaim, "o is not an object"))?;
     let role = text(organisation.get("rol"), "o.rol is not text")?;
@@ -42,6 +45,11 @@ pub(super) fn granted<'a>(claims: &Object<'a>) -> Result<Granted<'a>, Denied> {
         roles: role.map(|role| Cow::Owned(format!("org:{role}"))).into_iter().collect(),
         permissions: permissions(claims, organisation).unwrap_or_default(),
     })
+}
+
+/// Without an active organisation its claims may be `null`.
+fn is_there(value: &&Json<'_>) -> bool {
+    !matches!(value, Json::Null)
 }
 
 /// The n-th mask of `fpm` belongs to the n-th organisation feature of `fea`; its least significant bit is the first
@@ -144,6 +152,8 @@ mod tests {
             read(claims),
             Ok((vec!["org:admin".to_owned()], vec!["org:a:x".to_owned(), "org:b:y".to_owned()]))
         );
+        assert_eq!(read(r#"{"org_role":null,"org_permissions":null}"#), Ok((vec![], vec![])));
+        assert_eq!(read(r#"{"v":2,"o":null}"#), Ok((vec![], vec![])));
         // Claims of the other version count for nothing.
         assert_eq!(read(r#"{"v":2,"org_role":"org:admin"}"#), Ok((vec![], vec![])));
         assert_eq!(read(r#"{"o":{"rol":"admin"}}"#), Ok((vec![], vec![])));

@@ -6,6 +6,7 @@ use crate::keys::{Algorithm, VerifyingKey};
 use crate::revocation::DenialKey;
 use crate::token::Reason;
 use crate::verify::accepted::{Accepted, Kind};
+use crate::verify::authjs::renew_at;
 use crate::verify::claims::{ClaimPath, instant, number, scopes, text, texts};
 use crate::verify::clerk::{self, Granted};
 use crate::verify::compact::Decoded;
@@ -14,6 +15,7 @@ use crate::verify::policy::{Dialect, IssuerPolicy, MAX_LEEWAY};
 use crate::verify::refusal::Denied;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A longer `jti`, session id or subject names nothing we would keep.
 const MAX_IDENTIFIER: usize = 1024;
@@ -118,6 +120,18 @@ impl<'d> Signed<'d> {
         Ok(Self { signing_input: cookie, payload, claims, kind: Kind::AuthJsCookie, ends_at: None })
     }
 
+    /// Shows this in an answer, in place of the whole.
+    pub(super) fn show(&mut self, shown: &'d [u8]) {
+        self.payload = shown;
+    }
+
+    /// How long it was issued for; where it doesn't say since when, how long it still lives.
+    pub(super) fn life(&self, now: Timestamp) -> Option<Duration> {
+        let expires_at = instant(self.claims.get("exp"), "").ok().flatten()?;
+        let issued_at = instant(self.claims.get("iat"), "").ok().flatten().unwrap_or(now);
+        Some(expires_at.since(issued_at))
+    }
+
     /// What an issuer says of an opaque token that is active.
     pub(super) fn introspected(
         token: &'d str,
@@ -166,6 +180,8 @@ impl<'d> Signed<'d> {
     pub fn judge(self, policy: &IssuerPolicy) -> Result<Accepted<'d>, Denied> {
         let claims = &self.claims;
         let paths = policy.paths();
+        // An application writes its users' rows into its cookies, and columns without a value are `null` there.
+        let is_there = |value: &&Json<'_>| self.kind != Kind::AuthJsCookie || !matches!(value, Json::Null);
         let missing = |detail| Denied::new(Reason::MissingClaim, detail);
         text(claims.get("sub"), "sub is not text")?;
         let subject = identifier(text(paths.subject.find(claims), "the subject is not text")?)?;
@@ -188,19 +204,23 @@ impl<'d> Signed<'d> {
             return Err(missing("a claim this issuer's tokens must have is missing"));
         }
         let token_id = identifier(text(claims.get("jti"), "jti is not text")?)?;
-        let session_id = identifier(text(paths.session.find(claims), "the session is not text")?)?;
-        let party = text(claims.get("azp"), "azp is not text")?;
+        let session_id =
+            identifier(text(paths.session.find(claims).filter(is_there), "the session is not text")?)?;
+        let party = text(claims.get("azp").filter(is_there), "azp is not text")?;
         check_party(policy, party.as_deref())?;
-        let client = paths.client.iter().find_map(|path| path.find(claims));
+        let client = paths.client.iter().find_map(|path| path.find(claims).filter(is_there));
         let client_id = text(client, "the client is not text")?.or(party);
         let granted = match policy.dialect() {
             Dialect::Plain => Granted::default(),
             Dialect::Clerk => clerk::granted(claims)?,
         };
+        let found = |paths: &[ClaimPath]| -> Vec<&Json<'d>> {
+            paths.iter().filter_map(|path| path.find(claims).filter(is_there)).collect()
+        };
         let own = Own::read(claims, policy)?;
         let logged_in_at = match own.logged_in_at {
             Some(at) => Some(at),
-            None => foreign_login(claims, policy, issued_at)?,
+            None => foreign_login(claims, policy, issued_at, is_there)?,
         };
         Ok(Accepted {
             issuer: Arc::clone(policy.issuer()),
@@ -209,10 +229,10 @@ impl<'d> Signed<'d> {
             token_id,
             session_id,
             client_id,
-            scopes: united(&paths.scopes, claims, granted.permissions, |value| {
+            scopes: united(found(&paths.scopes), granted.permissions, |value| {
                 scopes(Some(value), "scopes are not text or an array of texts")
             })?,
-            roles: united(&paths.roles, claims, granted.roles, |value| {
+            roles: united(found(&paths.roles), granted.roles, |value| {
                 Ok(texts(Some(value), "roles are not text or an array of texts")?.unwrap_or_default())
             })?,
             issued_at,
@@ -220,7 +240,12 @@ impl<'d> Signed<'d> {
             expires_at,
             claims_json: Cow::Borrowed(self.payload),
             kind: self.kind,
-            refresh_after: Some(expires_at.before(policy.renew_before())),
+            refresh_after: Some(match (self.kind, issued_at) {
+                (Kind::AuthJsCookie, Some(issued_at)) => {
+                    renew_at(issued_at, expires_at, policy.renew_before())
+                }
+                _ => expires_at.before(policy.renew_before()),
+            }),
             policy: own.policy,
             logged_in_at,
             claims_version: own.claims_version,
@@ -262,12 +287,11 @@ fn check_party(policy: &IssuerPolicy, party: Option<&str>) -> Result<(), Denied>
 
 /// What stands at several places, each name once.
 fn united<'a>(
-    paths: &[ClaimPath],
-    claims: &Object<'a>,
+    found: Vec<&Json<'a>>,
     mut names: Vec<Cow<'a, str>>,
     read: impl Fn(&Json<'a>) -> Result<Vec<Cow<'a, str>>, Denied>,
 ) -> Result<Vec<Cow<'a, str>>, Denied> {
-    let mut found = paths.iter().filter_map(|path| path.find(claims));
+    let mut found = found.into_iter();
     if names.is_empty() {
         names = found.next().map(&read).transpose()?.unwrap_or_default();
     }
@@ -297,8 +321,9 @@ fn foreign_login(
     claims: &Object<'_>,
     policy: &IssuerPolicy,
     issued_at: Option<Timestamp>,
+    is_there: impl Fn(&&Json<'_>) -> bool,
 ) -> Result<Option<Timestamp>, Denied> {
-    let configured = policy.paths().login.as_ref().and_then(|path| path.find(claims));
+    let configured = policy.paths().login.as_ref().and_then(|path| path.find(claims)).filter(is_there);
     let login = match instant(configured, "the login instant is no NumericDate")? {
         Some(at) => Some(at),
         None => instant(claims.get("auth_time"), "auth_time is no NumericDate")?,

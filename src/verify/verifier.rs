@@ -78,11 +78,11 @@ impl Verifier {
     /// # Errors
     /// Undecided, when the issuer's keys can't be had.
     pub async fn possession(&self, token: &str, deadline: Duration) -> Result<Possession, Refusal> {
-        if self.is_cookie(token) {
-            return Ok(self.possession_of_cookie(token));
-        }
         if let Some(entry) = self.opaque_issuer(token) {
             return self.possession_of_opaque(entry, token, deadline).await;
+        }
+        if self.is_cookie(token) {
+            return Ok(self.possession_of_cookie(token));
         }
         let Ok(decoded) = compact::decode(token, self.max_token_bytes) else {
             return Ok(Possession::Nothing);

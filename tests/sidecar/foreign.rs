@@ -2,7 +2,7 @@
 //! are taken back.
 
 mod claims;
-mod cookies;
+pub(crate) mod cookies;
 mod opaque;
 mod presets;
 mod revoked;

@@ -6,7 +6,7 @@ use countersign::grpc::v1::revoke_request::Target;
 use countersign::grpc::v1::session_service_client::SessionServiceClient;
 use countersign::grpc::v1::token_service_client::TokenServiceClient;
 use countersign::grpc::v1::{
-    Attributes, CreateSessionRequest, RefreshRequest, RevokeRequest, UpdateSessionRequest,
+    Attributes, CreateSessionRequest, RefreshRequest, RevokeRequest, UpdateSessionRequest, VerifyRequest,
 };
 
 #[tokio::test]
@@ -94,6 +94,66 @@ async fn no_token_secret_or_claim_is_in_any_output() {
         let long = file.split('"').filter(|text| text.len() > 40);
         for secret in long {
             assert!(!output.contains(secret), "key material is in the output");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_cookie_opaque_token_or_secret_of_theirs_is_in_any_output() {
+    use crate::foreign::cookies::{App, NAME, SECRET as APP_SECRET};
+    let home = Home::new();
+    std::fs::write(home.path("auth.secret"), APP_SECRET).unwrap();
+    std::fs::write(home.path("client.secret"), "canary-client-secret").unwrap();
+    // Nobody listens where the opaque tokens would be shown.
+    let process = Process::start(
+        &home,
+        &format!(
+            "issuers:\n  - {{issuer: web, audiences: [shop], authjs: {{cookies: {NAME}, secret_files: {}}}}}\n  \
+             - {{issuer: \"https://id.example\", audiences: [shop], client: {{id: shop, secret_file: {}}}, \
+             introspection: {{url: \"http://127.0.0.1:1/canary\"}}}}\n",
+            home.path("auth.secret").display(),
+            home.path("client.secret").display()
+        ),
+    )
+    .await;
+    let mut tokens = TokenServiceClient::new(process.channel().await);
+    let now = countersign::clock::Clock::system().now().judged.as_secs();
+    let claims = serde_json::json!({
+        "sub": "canary-subject", "access_token": "canary-provider", "iat": now, "exp": now + 600, "jti": "canary-id",
+    });
+    let cookie = App::v5().cookie(&claims);
+    let header =
+        VerifyRequest { cookie_header: Some(format!("{NAME}={cookie}")), ..VerifyRequest::default() };
+    let mut messages = vec![format!("{header:?}")];
+    messages.push(format!("{:?}", tokens.verify(header).await.unwrap()));
+    let refresh = RefreshRequest { refresh_token: Some(cookie.clone()), credential_name: NAME.into() };
+    let renewed = tokens.refresh(refresh).await.unwrap();
+    messages.push(format!("{renewed:?} {:?}", renewed.get_ref().cookies));
+    let renewed = renewed.into_inner().tokens.unwrap().access_token;
+    for bad in [&cookie[..cookie.len() - 3], &cookie[3..], "canary-opaque-token"] {
+        messages.push(format!("{:?}", tokens.verify(verify_request(bad)).await.unwrap_err()));
+    }
+    let revoke = RevokeRequest { target: Some(Target::Token(cookie.clone())), reason: String::new() };
+    messages.push(format!("{revoke:?}"));
+    tokens.revoke(revoke).await.unwrap();
+    messages.push(format!("{:?}", tokens.verify(verify_request(&renewed)).await.unwrap_err()));
+    let (_, metrics) = crate::lifecycle::get(&process.ops, "/metrics").await;
+    let (_, log) = tokio::task::spawn_blocking(move || process.terminate()).await.unwrap();
+    assert!(log.contains("introspection failed"), "the log was written: {log}");
+    let output = format!("{log}\n{metrics}\n{}", messages.join("\n"));
+    for secret in [
+        APP_SECRET,
+        "canary-client-secret",
+        "canary-subject",
+        "canary-provider",
+        "canary-id",
+        "canary-opaque",
+    ] {
+        assert!(!output.contains(secret), "{secret} is in the output");
+    }
+    for value in [&cookie, &renewed] {
+        for part in value.split('.').skip(2) {
+            assert!(!output.contains(&part[..16]), "part of a cookie is in the output");
         }
     }
 }

@@ -182,9 +182,9 @@ async fn one_preset_reads_keycloak_entra_okta_and_google() {
     let google =
         base().without("sid").without("jti").with("azp", "\"orders\"").with("email_verified", "true");
     for (header, claims, scopes, roles, client) in [
-        (JWT, keycloak, &["profile", "email"][..], &["buyer", "offline_access", "/staff"][..], "web"),
+        (JWT, keycloak, &["profile", "email"][..], &["buyer", "offline_access"][..], "web"),
         (JWT, entra, &["orders.read", "orders.write"][..], &["Orders.Admin"][..], "6a7b"),
-        (BARE, okta, &["openid", "orders"][..], &["Everyone"][..], "0oa1"),
+        (BARE, okta, &["openid", "orders"][..], &[][..], "0oa1"),
         (JWT, google, &[][..], &[][..], "orders"),
     ] {
         let answer = world.verify(header, &claims).await.unwrap();
