@@ -16,6 +16,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 /// The largest answer read.
@@ -23,6 +24,8 @@ const LARGEST: usize = 64 * 1024;
 /// Connections kept while idle.
 const IDLE_CONNECTIONS: usize = 8;
 const IDLE_FOR: Duration = Duration::from_secs(30);
+/// An endpoint is looked up again after this.
+const DISCOVERED_FOR: Duration = Duration::from_secs(600);
 const USER_AGENT: &str = concat!("countersign/", env!("CARGO_PKG_VERSION"));
 
 /// How the client proves itself.
@@ -112,7 +115,7 @@ pub struct Client {
     settings: ClientSettings,
     fetcher: Fetcher,
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    discovered: Mutex<Option<FetchUrl>>,
+    discovered: Mutex<Option<(FetchUrl, Instant)>>,
 }
 
 impl Client {
@@ -154,7 +157,17 @@ impl Client {
             let body = Limited::new(response.into_body(), LARGEST).collect().await;
             Ok(Answer { status, body: body.map_err(|_| ExchangeError::Body)?.to_bytes() })
         };
-        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ExchangeError::TimedOut(timeout)))
+        let answer: Result<Answer, _> =
+            tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ExchangeError::TimedOut(timeout)));
+        // It may have moved: a secret and live tokens are not sent to where an endpoint once was.
+        let is_there = answer.as_ref().is_ok_and(|answer| {
+            !answer.status.is_redirection()
+                && !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::GONE)
+        });
+        if !is_there {
+            *self.discovered.lock() = None;
+        }
+        answer
     }
 
     async fn url(&self) -> Result<FetchUrl, ExchangeError> {
@@ -162,12 +175,13 @@ impl Client {
             Endpoint::At(url) => return Ok(url.clone()),
             Endpoint::Discovered(member) => *member,
         };
-        if let Some(url) = self.discovered.lock().clone() {
+        let known = self.discovered.lock().clone();
+        if let Some((url, _)) = known.filter(|(_, found_at)| found_at.elapsed() < DISCOVERED_FOR) {
             return Ok(url);
         }
         let found = self.fetcher.discovered_endpoint(&self.settings.issuer, member).await;
         let url = found.map_err(ExchangeError::Discovery)?.ok_or(ExchangeError::NoEndpoint(member))?;
-        *self.discovered.lock() = Some(url.clone());
+        *self.discovered.lock() = Some((url.clone(), Instant::now()));
         Ok(url)
     }
 

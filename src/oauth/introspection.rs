@@ -91,7 +91,8 @@ impl Introspector {
                 () = cancel.cancelled() => return,
                 Some(ended) = under_way.next(), if !under_way.is_empty() => {
                     let (digest, token, answered): (TokenDigest, Secret, Answered) = ended;
-                    let Flight { askers, next } = flights.remove(&digest).unwrap_or_default();
+                    let Flight { askers, mut next } = flights.remove(&digest).unwrap_or_default();
+                    next.retain(|asker| !asker.is_closed());
                     for asker in askers {
                         // Who went away needs no answer.
                         let _ = asker.send(answered.clone());
@@ -103,6 +104,10 @@ impl Introspector {
                 }
                 question = questions.recv(), if under_way.len() < AT_ONCE => {
                     let Some(Question { digest, token, since, answer }) = question else { return };
+                    // Who gave up while it waited costs the issuer nothing.
+                    if answer.is_closed() {
+                        continue;
+                    }
                     match (flights.get_mut(&digest), since) {
                         // What is under way may have been answered there before this was asked.
                         (Some(flight), Since::Now) => flight.next.push(answer),

@@ -67,7 +67,12 @@ impl Acceptance {
         let own = issuer.settings.policy.is_own();
         let granted = accepted.audiences.iter().chain(&accepted.scopes);
         let longest = issuer.settings.policy.max_lifetime();
-        let issued_at = accepted.issued_at.unwrap_or(accepted.expires_at.before(longest));
+        // An opaque token is asked about again and again: how long it lives is its issuer's business.
+        let earliest = match accepted.kind {
+            Kind::OpaqueToken => Timestamp::default(),
+            Kind::Jwt | Kind::SessionToken | Kind::AuthJsCookie => accepted.expires_at.before(longest),
+        };
+        let issued_at = accepted.issued_at.unwrap_or(earliest);
         Self {
             digest,
             generation,
@@ -75,7 +80,7 @@ impl Acceptance {
             kind: accepted.kind,
             session: accepted.session_id.as_deref().filter(|_| own).and_then(|id| id.parse().ok()),
             read,
-            expires_at: accepted.expires_at,
+            expires_at: if accepted.open_end { Timestamp::MAX } else { accepted.expires_at },
             valid_from: accepted.not_before.unwrap_or_default().max(issued_at),
             answer: encode(accepted).into(),
             granted: granted.map(|name| (**name).into()).collect(),
@@ -155,6 +160,7 @@ mod tests {
             issued_at: Some(NOON),
             not_before: Some(NOON.after(Duration::from_secs(10))),
             expires_at: NOON.after(Duration::from_secs(900)),
+            open_end: false,
             claims_json: b"{}".into(),
             kind,
             refresh_after: None,

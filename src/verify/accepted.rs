@@ -42,6 +42,8 @@ pub struct Accepted<'a> {
     pub(super) issued_at: Option<Timestamp>,
     pub(super) not_before: Option<Timestamp>,
     pub(super) expires_at: Timestamp,
+    /// It has no end of its own: `expires_at` is when its issuer is asked again, and is not judged.
+    pub(super) open_end: bool,
     pub(super) claims_json: Cow<'a, [u8]>,
     pub(super) kind: Kind,
     pub(super) refresh_after: Option<Timestamp>,

@@ -14,6 +14,7 @@ use crate::verify::json::{self, Json, Object};
 use crate::verify::policy::{Dialect, IssuerPolicy, MAX_LEEWAY};
 use crate::verify::refusal::Denied;
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +100,6 @@ impl<'d> Unverified<'d> {
 
 /// A token whose signature is good, or that a key of its issuer's decrypted. Whether it is accepted is the issuer's
 /// policy's to say.
-#[derive(Debug)]
 pub struct Signed<'d> {
     signing_input: &'d str,
     payload: &'d [u8],
@@ -107,6 +107,12 @@ pub struct Signed<'d> {
     kind: Kind,
     /// When it ends where it doesn't say: an opaque token's answer, which is then asked for again.
     ends_at: Option<Timestamp>,
+}
+
+impl fmt::Debug for Signed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signed(…)")
+    }
 }
 
 impl<'d> Signed<'d> {
@@ -193,7 +199,8 @@ impl<'d> Signed<'d> {
             // Auth.js names nobody: its cookies are for whoever the configuration says.
             Kind::AuthJsCookie => policy.audiences().iter().map(|name| Cow::Owned(name.clone())).collect(),
         };
-        let expires_at = instant(claims.get("exp"), "exp is no NumericDate")?.or(self.ends_at);
+        let told_end = instant(claims.get("exp"), "exp is no NumericDate")?;
+        let expires_at = told_end.or(self.ends_at);
         let expires_at = expires_at.ok_or(missing("there is no exp"))?;
         let issued_at = instant(claims.get("iat"), "iat is no NumericDate")?;
         let not_before = instant(claims.get("nbf"), "nbf is no NumericDate")?;
@@ -238,13 +245,12 @@ impl<'d> Signed<'d> {
             issued_at,
             not_before,
             expires_at,
+            open_end: told_end.is_none(),
             claims_json: Cow::Borrowed(self.payload),
             kind: self.kind,
-            refresh_after: Some(match (self.kind, issued_at) {
-                (Kind::AuthJsCookie, Some(issued_at)) => {
-                    renew_at(issued_at, expires_at, policy.renew_before())
-                }
-                _ => expires_at.before(policy.renew_before()),
+            refresh_after: told_end.map(|end| match (self.kind, issued_at) {
+                (Kind::AuthJsCookie, Some(issued_at)) => renew_at(issued_at, end, policy.renew_before()),
+                _ => end.before(policy.renew_before()),
             }),
             policy: own.policy,
             logged_in_at,

@@ -17,6 +17,9 @@ use crate::verify::{
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a token without an end is denied: ten years.
+const WITHOUT_END: Duration = Duration::from_secs(3650 * 86_400);
+
 /// How an issuer's opaque tokens are judged.
 #[derive(Debug)]
 pub struct OpaqueTokenSettings {
@@ -119,6 +122,8 @@ impl Verifier {
         };
         let said = ask(opaque, token, since, demands.deadline).await;
         let Said { body, asked_at } = said.map_err(|_| failed(policy.issuer()))?;
+        // Whatever it says now, what it said before is over.
+        self.cache.forget(&digest);
         let claims = match read(&body, policy.issuer()).map_err(|_| failed(policy.issuer()))? {
             Word::Active(claims) => claims,
             Word::Inactive => {
@@ -146,6 +151,7 @@ impl Verifier {
         let Said { body, .. } = said.map_err(|_| failed(policy.issuer()))?;
         let now = self.clock.now().judged;
         let Word::Active(claims) = read(&body, policy.issuer()).map_err(|_| failed(policy.issuer()))? else {
+            self.cache.forget(&TokenDigest::of(token.as_bytes()));
             return Ok(Possession::Nothing);
         };
         let signed = Signed::introspected(token, &body, claims, now);
@@ -153,8 +159,8 @@ impl Verifier {
         if matches!(own, Possession::Proven { .. }) {
             return Ok(own);
         }
-        // Without an end of its own it is denied for as long as anything of its issuer may live.
-        let expires_at = now.after(entry.settings.longest_life);
+        // Without an end of its own it is denied for as good as ever.
+        let expires_at = now.after(WITHOUT_END);
         Ok(signed.key(policy).map_or(Possession::Nothing, |key| Possession::Proven {
             draft: Draft::Token { key, expires_at },
             relay: entry.settings.relay.clone(),

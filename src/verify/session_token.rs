@@ -192,6 +192,7 @@ fn accepted(session: LiveSession, issuer: &Issuer) -> Accepted<'static> {
         issued_at: Some(session.created_at),
         not_before: None,
         expires_at: session.expires_at,
+        open_end: false,
         claims_json: Cow::Owned(session.claims_json),
         kind: Kind::SessionToken,
         refresh_after: None,

@@ -131,7 +131,7 @@ impl Verifier {
 
     /// What a credential is cached by. A cookie is good under its own name alone, so that counts where there are any.
     fn digest(&self, token: &str, name: &str) -> TokenDigest {
-        if name.is_empty() || self.cookies.is_empty() {
+        if name.is_empty() || self.cookies.is_empty() || self.opaque_issuer(token).is_some() {
             TokenDigest::of(token.as_bytes())
         } else {
             TokenDigest::of_named(name, token.as_bytes())

@@ -269,6 +269,11 @@ async fn what_the_issuer_says_is_held_to_the_policy() {
         world.endpoint.says(&token, &claims);
         assert_denied(world.verify(&token).await, reason, "NONE");
     }
+    // Without iat, and for longer than the issuer's JWTs may live.
+    let mut long = with("exp", START.as_secs() + 40 * 86_400);
+    long.as_object_mut().unwrap().remove("iat");
+    world.endpoint.says("long", &long);
+    world.verify("long").await.unwrap();
     let expired = with("exp", START.as_secs() - 31);
     world.endpoint.says("expired", &expired);
     assert_denied(world.verify("expired").await, "EXPIRED", "REFRESH");
@@ -417,4 +422,53 @@ async fn the_issuer_is_told_what_is_taken_back_after_it_is_denied_here() {
     };
     world.sidecar.revoke(Target::Subject(target)).await.unwrap();
     assert_eq!(world.endpoint.times_asked(), before);
+}
+
+#[tokio::test]
+async fn once_the_issuer_says_no_nothing_it_said_before_counts() {
+    let world = World::start("").await;
+    world.endpoint.says(TOKEN, &active());
+    world.verify(TOKEN).await.unwrap();
+    world.endpoint.says(TOKEN, &json!({"active": false}));
+    world.verify(TOKEN).await.expect("within max_cache nobody has heard of it");
+    let mut now = verify_request(TOKEN);
+    now.consistency = Some(Consistency { requirement: Some(Requirement::FullyConsistent(true)) });
+    assert_denied(world.sidecar.verify_demanding(now).await, "INACTIVE", "REFRESH");
+    assert_denied(world.verify(TOKEN).await, "INACTIVE", "REFRESH");
+}
+
+#[tokio::test]
+async fn a_token_without_an_end_is_not_told_expired_between_two_questions() {
+    let world = World::start("      max_cache: 0s\n    leeway: 0s\n").await;
+    let mut undated = active();
+    undated.as_object_mut().unwrap().remove("exp");
+    world.endpoint.says(TOKEN, &undated);
+    let answer = world.verify(TOKEN).await.unwrap();
+    assert_eq!(answer.refresh_after, None);
+    world.sidecar.pass(&world.hands, Duration::from_secs(3600)).await;
+    world.verify(TOKEN).await.unwrap();
+}
+
+#[tokio::test]
+async fn questions_of_callers_who_gave_up_are_not_asked() {
+    let world = World::start("").await;
+    world.endpoint.let_through.forget_permits(1);
+    let ask = |token: String| {
+        let mut tokens = world.sidecar.tokens();
+        tokio::spawn(async move { tokens.verify(verify_request(&token)).await })
+    };
+    // As many as are asked at once, and as many again that wait.
+    let first: Vec<_> = (0..64).map(|number| ask(format!("first{number}"))).collect();
+    eventually("all are asked", || async { world.endpoint.times_asked() == 64 }).await;
+    let waiting: Vec<_> = (0..64).map(|number| ask(format!("waiting{number}"))).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.endpoint.let_through.add_permits(1);
+    for call in first {
+        assert_denied(call.await.unwrap(), "INACTIVE", "REFRESH");
+    }
+    world.endpoint.says(TOKEN, &active());
+    world.verify(TOKEN).await.unwrap();
+    assert_eq!(world.endpoint.times_asked(), 65);
 }
