@@ -74,6 +74,7 @@ async fn no_answer_differs_but_by_a_rule_of_ours() {
     let (Some(place), Some(python)) = (node(), std::env::var_os("TEST_PYTHON")) else { return };
     let keys = [
         (Key::rsa("rsa"), "RS256"),
+        (Key::rsa("pss"), "PS256"),
         (Key::p256("p256"), "ES256"),
         (Key::p384("p384"), "ES384"),
         (Key::ed25519("ed25519"), "EdDSA"),
@@ -83,7 +84,7 @@ async fn no_answer_differs_but_by_a_rule_of_ours() {
     std::fs::write(home.path("keys.json"), set.to_string()).unwrap();
     let sidecar = home
         .start(&format!(
-            "issuers:\n  - issuer: {ISSUER}\n    audiences: [shop]\n    algorithms: [RS256, ES256, ES384, EdDSA]\n    \
+            "issuers:\n  - issuer: {ISSUER}\n    audiences: [shop]\n    algorithms: [RS256, PS256, ES256, ES384, EdDSA]\n    \
              types: [at+jwt, JWT]\n    keys: {{jwks_file: {}}}\n",
             home.path("keys.json").display()
         ))
@@ -101,7 +102,7 @@ async fn no_answer_differs_but_by_a_rule_of_ours() {
     for (name, peer) in &mut peers {
         let ask = json!({
             "ask": name, "tokens": tokens, "jwks": set, "issuer": ISSUER, "audience": ["shop"], "leeway": 30,
-            "algorithms": ["RS256", "ES256", "ES384", "EdDSA"],
+            "algorithms": ["RS256", "PS256", "ES256", "ES384", "EdDSA"],
         });
         theirs.push((name, serde_json::from_value(peer.ask(&ask).unwrap()).unwrap()));
     }
