@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -26,6 +28,8 @@ const IDLE_CONNECTIONS: usize = 8;
 const IDLE_FOR: Duration = Duration::from_secs(30);
 /// An endpoint is looked up again after this.
 const DISCOVERED_FOR: Duration = Duration::from_secs(600);
+/// An endpoint that was looked up in vain is looked up again after this.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!("countersign/", env!("CARGO_PKG_VERSION"));
 
 /// How the client proves itself.
@@ -85,6 +89,9 @@ pub enum ExchangeError {
     /// The endpoint could not be found.
     #[error("the endpoint could not be discovered")]
     Discovery(#[source] FetchError),
+    /// The endpoint was looked up in vain a moment ago.
+    #[error("the endpoint was looked up in vain a moment ago")]
+    NotFoundYet,
     /// The OpenID configuration has no such endpoint.
     #[error("the OpenID configuration names no {0}")]
     NoEndpoint(&'static str),
@@ -115,7 +122,10 @@ pub struct Client {
     settings: ClientSettings,
     fetcher: Fetcher,
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    discovered: Mutex<Option<(FetchUrl, Instant)>>,
+    /// Looked up once for all who need it.
+    discovered: Mutex<Arc<OnceCell<(FetchUrl, Instant)>>>,
+    /// When it was looked up in vain.
+    not_found_at: Mutex<Option<Instant>>,
 }
 
 impl Client {
@@ -134,7 +144,7 @@ impl Client {
             .pool_idle_timeout(IDLE_FOR)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(connector);
-        Ok(Self { settings, fetcher, http, discovered: Mutex::new(None) })
+        Ok(Self { settings, fetcher, http, discovered: Mutex::default(), not_found_at: Mutex::new(None) })
     }
 
     /// Whose endpoint it is.
@@ -165,7 +175,7 @@ impl Client {
                 && !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::GONE)
         });
         if !is_there {
-            *self.discovered.lock() = None;
+            *self.discovered.lock() = Arc::default();
         }
         answer
     }
@@ -175,14 +185,28 @@ impl Client {
             Endpoint::At(url) => return Ok(url.clone()),
             Endpoint::Discovered(member) => *member,
         };
-        let known = self.discovered.lock().clone();
-        if let Some((url, _)) = known.filter(|(_, found_at)| found_at.elapsed() < DISCOVERED_FOR) {
-            return Ok(url);
+        let cell = {
+            let mut discovered = self.discovered.lock();
+            if discovered.get().is_some_and(|(_, found_at)| found_at.elapsed() >= DISCOVERED_FOR) {
+                *discovered = Arc::default();
+            }
+            Arc::clone(&discovered)
+        };
+        cell.get_or_try_init(|| self.discover(member)).await.map(|(url, _)| url.clone())
+    }
+
+    async fn discover(&self, member: &'static str) -> Result<(FetchUrl, Instant), ExchangeError> {
+        if self.not_found_at.lock().is_some_and(|at| at.elapsed() < LOOK_AGAIN_AFTER) {
+            return Err(ExchangeError::NotFoundYet);
         }
         let found = self.fetcher.discovered_endpoint(&self.settings.issuer, member).await;
-        let url = found.map_err(ExchangeError::Discovery)?.ok_or(ExchangeError::NoEndpoint(member))?;
-        *self.discovered.lock() = Some((url.clone(), Instant::now()));
-        Ok(url)
+        let found = found
+            .map_err(ExchangeError::Discovery)
+            .and_then(|url| url.ok_or(ExchangeError::NoEndpoint(member)));
+        if found.is_err() {
+            *self.not_found_at.lock() = Some(Instant::now());
+        }
+        found.map(|url| (url, Instant::now()))
     }
 
     async fn request(

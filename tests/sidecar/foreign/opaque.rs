@@ -472,3 +472,41 @@ async fn questions_of_callers_who_gave_up_are_not_asked() {
     world.verify(TOKEN).await.unwrap();
     assert_eq!(world.endpoint.times_asked(), 65);
 }
+
+#[tokio::test]
+async fn an_endpoint_is_looked_up_once_for_all_who_need_it() {
+    let site = crate::issuer::Site::open().await;
+    let issuer = site.url("");
+    let home = Home::new();
+    std::fs::write(home.path("client.secret"), "s3cret").unwrap();
+    let key = crate::mint::Key::ed25519("k");
+    std::fs::write(home.path("keys.json"), crate::mint::jwks([&key])).unwrap();
+    let issuers = format!(
+        "issuers:\n  - issuer: {issuer}\n    audiences: [shop]\n    keys: {{jwks_file: {}}}\n    \
+         client: {{id: shop, secret_file: {}}}\n    introspection: {{}}\n",
+        home.path("keys.json").display(),
+        home.path("client.secret").display()
+    );
+    let (sidecar, _hands) = home.start_at(&issuers).await;
+    let ask_all = |round: usize| {
+        let calls = (0..20).map(|number| {
+            let mut tokens = sidecar.tokens();
+            tokio::spawn(async move { tokens.verify(verify_request(&format!("t{round}x{number}"))).await })
+        });
+        calls.collect::<Vec<_>>()
+    };
+    // Nothing there: one look tells all of them.
+    for call in ask_all(0) {
+        assert_refused(call.await.unwrap(), Code::Unavailable, "ISSUER_UNAVAILABLE", "NONE");
+    }
+    assert_eq!(site.requests(), 1);
+    // There, after the pause: one more look, and a question for each token.
+    let configuration = json!({"issuer": issuer, "introspection_endpoint": site.url("/i")});
+    site.publish("/.well-known/openid-configuration", configuration.to_string());
+    site.publish("/i", r#"{"active":false}"#);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for call in ask_all(1) {
+        assert_denied(call.await.unwrap(), "INACTIVE", "REFRESH");
+    }
+    assert_eq!(site.requests(), 22);
+}
