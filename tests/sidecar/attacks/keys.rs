@@ -75,11 +75,17 @@ async fn an_endpoint_that_stays_down_leaves_the_last_good_set_to_its_hard_age_an
     let cached = token();
     eventually("the keys are there", || async { attacked.verify(&cached).await.is_ok() }).await;
     // An empty set is no set: it replaces nothing.
-    for broken in ["{\"keys\":[]}", "<html>", ""] {
+    for (number, broken) in ["{\"keys\":[]}", "<html>", ""].into_iter().enumerate() {
         site.publish("/jwks.json", broken);
-        let before = site.requests();
         attacked.sidecar.pass(&attacked.hands, 2 * MINUTE).await;
-        eventually("it was fetched again", || async { site.requests() > before }).await;
+        // To its end: the clock must not move beside a fetch, which would then be due again only after it has moved on.
+        let failed = format!("countersign_jwks_fetch_total{{issuer=\"{FEED}\",result=\"failed\"}} ");
+        eventually("it was fetched again", || async {
+            let (_, metrics) = crate::lifecycle::get(&attacked.sidecar.ops, "/metrics").await;
+            let count = metrics.lines().find_map(|line| line.strip_prefix(&failed)?.parse::<usize>().ok());
+            count.is_some_and(|count| count > number)
+        })
+        .await;
         assert!(attacked.verify(&cached).await.is_ok());
         assert!(attacked.verify(&token()).await.is_ok());
     }
