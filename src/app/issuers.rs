@@ -3,7 +3,7 @@
 use crate::app::rooms::{OwnRooms, chain, noted};
 use crate::clock::Clock;
 use crate::config::{self, Config, Credentials, Fault, Floor, IssuerPreset, OwnKeys};
-use crate::keys::{self, Algorithm, CookieKeys, CookieSettings, CookieVersion, FetchUrl, KeyRing};
+use crate::keys::{self, Algorithm, CookieKeys, CookieSettings, CookieVersion, FetchUrl, KeyRing, Named};
 use crate::oauth::{Authentication, Client, ClientSettings, Endpoint, Introspector, Relay};
 use crate::session::Policy;
 use crate::token::Issuer;
@@ -42,19 +42,19 @@ pub(super) fn build_issuers(
         issuers.settings.extend(build_own_issuer(config, settings, own, clock, faults));
     }
     for (index, settings) in config.issuers.iter().enumerate() {
-        let mut client = |section: &str, url: Option<&String>, member| {
+        let mut client = |section: &str, url: Option<&String>, named| {
             let of = settings.client.as_ref()?;
             let at = format!("issuers[{index}].{section}");
-            build_client(config, &at, &settings.issuer, of, url, member, faults)
+            build_client(config, &at, &settings.issuer, of, url, named, faults)
         };
         let introspector = settings.introspection.as_ref().and_then(|introspection| {
-            client("introspection", introspection.url.as_ref(), "introspection_endpoint")
+            client("introspection", introspection.url.as_ref(), Named::Introspection)
         });
         let introspector = introspector.map(|client| Arc::new(Introspector::new(client, clock.clone())));
         let relay = settings
             .revocation
             .as_ref()
-            .and_then(|revocation| client("revocation", revocation.url.as_ref(), "revocation_endpoint"));
+            .and_then(|revocation| client("revocation", revocation.url.as_ref(), Named::Revocation));
         let relay = relay.map(|client| Arc::new(Relay::new(client)) as Arc<dyn RevocationRelay>);
         let opaque = settings.introspection.as_ref().zip(introspector.as_ref());
         let opaque = opaque.map(|(introspection, introspector)| OpaqueTokenSettings {
@@ -221,12 +221,12 @@ fn build_client(
     issuer: &Issuer,
     settings: &config::OAuthClient,
     url: Option<&String>,
-    member: &'static str,
+    named: Named,
     faults: &mut Vec<Fault>,
 ) -> Option<Client> {
     let endpoint = match url {
         Some(url) => Endpoint::At(noted(url.parse::<FetchUrl>(), config, &format!("{at}.url"), faults)?),
-        None => Endpoint::Discovered(member),
+        None => Endpoint::Discovered(named),
     };
     let client = Client::new(ClientSettings {
         issuer: Arc::clone(issuer),

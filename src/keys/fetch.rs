@@ -61,13 +61,27 @@ pub enum FetchError {
     IssuerDiffers,
     /// An endpoint's URL is none that is asked.
     #[error("the URL of an endpoint in the OpenID configuration can't be used")]
-    JwksUri(#[source] BadUrl),
+    BadUrl(#[source] BadUrl),
+    /// It has no such endpoint.
+    #[error("the OpenID configuration names no {0}")]
+    NoEndpoint(&'static str),
 }
 
 #[derive(Deserialize)]
 struct Discovered {
     issuer: String,
-    jwks_uri: String,
+    jwks_uri: Option<String>,
+    introspection_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
+}
+
+/// An endpoint by its name in an OpenID configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// `introspection_endpoint`.
+    Introspection,
+    /// `revocation_endpoint`.
+    Revocation,
 }
 
 /// Fetches, one connection per fetch: at one fetch in minutes a kept connection would be a stale one.
@@ -109,35 +123,30 @@ impl Fetcher {
         configuration: &FetchUrl,
     ) -> Result<Bytes, FetchError> {
         let both = async {
-            let body = self.body(configuration).await?;
-            let found: Discovered = serde_json::from_slice(&body).map_err(FetchError::Discovery)?;
-            if found.issuer != issuer {
-                return Err(FetchError::IssuerDiffers);
-            }
-            self.body(&found.jwks_uri.parse().map_err(FetchError::JwksUri)?).await
+            let found = self.configured(issuer, configuration).await?;
+            self.body(&url(found.jwks_uri.as_deref(), "jwks_uri")?).await
         };
         self.in_time(both).await
     }
 
     /// Finds one of an issuer's endpoints by its OpenID configuration (or RFC 8414 metadata of the same form), which must
-    /// name that very issuer. `None` where it names no such endpoint.
+    /// name that very issuer.
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn discovered_endpoint(
-        &self,
-        issuer: &str,
-        member: &str,
-    ) -> Result<Option<FetchUrl>, FetchError> {
-        let configuration = FetchUrl::discovery(issuer).map_err(FetchError::JwksUri)?;
-        let body = self.in_time(self.body(&configuration)).await?;
-        let found: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_slice(&body).map_err(FetchError::Discovery)?;
-        let text = |name: &str| found.get(name).and_then(serde_json::Value::as_str);
-        if text("issuer") != Some(issuer) {
-            return Err(FetchError::IssuerDiffers);
+    pub async fn discovered_endpoint(&self, issuer: &str, endpoint: Named) -> Result<FetchUrl, FetchError> {
+        let configuration = FetchUrl::discovery(issuer).map_err(FetchError::BadUrl)?;
+        let found = self.in_time(self.configured(issuer, &configuration)).await?;
+        match endpoint {
+            Named::Introspection => url(found.introspection_endpoint.as_deref(), "introspection_endpoint"),
+            Named::Revocation => url(found.revocation_endpoint.as_deref(), "revocation_endpoint"),
         }
-        text(member).map(|url| url.parse().map_err(FetchError::JwksUri)).transpose()
+    }
+
+    async fn configured(&self, issuer: &str, configuration: &FetchUrl) -> Result<Discovered, FetchError> {
+        let body = self.body(configuration).await?;
+        let found: Discovered = serde_json::from_slice(&body).map_err(FetchError::Discovery)?;
+        if found.issuer == issuer { Ok(found) } else { Err(FetchError::IssuerDiffers) }
     }
 
     /// The TLS settings its fetches have.
@@ -148,10 +157,7 @@ impl Fetcher {
         self.tls().map(|tls| tls.as_ref().clone())
     }
 
-    async fn in_time(
-        &self,
-        work: impl Future<Output = Result<Bytes, FetchError>>,
-    ) -> Result<Bytes, FetchError> {
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
         tokio::time::timeout(self.deadline, work).await.unwrap_or(Err(FetchError::TimedOut(self.deadline)))
     }
 
@@ -214,6 +220,10 @@ impl Fetcher {
 }
 
 type WantsRoots = tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::WantsVerifier>;
+
+fn url(found: Option<&str>, name: &'static str) -> Result<FetchUrl, FetchError> {
+    found.ok_or(FetchError::NoEndpoint(name))?.parse().map_err(FetchError::BadUrl)
+}
 
 fn versions() -> Result<WantsRoots, FetchError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
@@ -352,9 +362,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn discovery_without_the_endpoint_or_with_a_member_twice_is_refused() {
+        let double = IssuerDouble::start().await;
+        let (issuer, path) = (double.url("/t"), "/t/.well-known/openid-configuration");
+        let fetcher = Fetcher::new(None, SOON).unwrap();
+        double.answer(path, Answer::Body(json!({"issuer": issuer}).to_string()));
+        let keys = fetcher.discovered_jwks(&issuer, &FetchUrl::discovery(&issuer).unwrap()).await;
+        assert!(matches!(keys, Err(FetchError::NoEndpoint("jwks_uri"))));
+        let revocation = fetcher.discovered_endpoint(&issuer, Named::Revocation).await;
+        assert!(matches!(revocation, Err(FetchError::NoEndpoint("revocation_endpoint"))));
+        double.answer(
+            path,
+            Answer::Body(format!(r#"{{"issuer":"https://evil.example","issuer":"{issuer}"}}"#)),
+        );
+        let twice = fetcher.discovered_endpoint(&issuer, Named::Introspection).await;
+        assert!(matches!(twice, Err(FetchError::Discovery(_))));
+    }
+
+    #[tokio::test]
     async fn discovery_does_not_lead_to_plain_http_elsewhere() {
         let refused = discover("{}/t", "{}/t", "http://10.0.0.1/k").await;
-        assert!(matches!(refused, Err(FetchError::JwksUri(BadUrl::NotHttps))));
+        assert!(matches!(refused, Err(FetchError::BadUrl(BadUrl::NotHttps))));
     }
 
     fn certificate_authority() -> (String, TlsAcceptor) {

@@ -27,7 +27,7 @@ pub use algorithm::Algorithm;
 pub use content::{ContentEncryption, ContentKey, Sealed};
 pub use cookie::{CookieKey, CookieKeyError, CookieKeys, CookieSettings, CookieVersion};
 pub use fault::{KeyFault, KeyFileError, LONGEST_KID, Purpose};
-pub use fetch::{FetchError, Fetcher};
+pub use fetch::{FetchError, Fetcher, Named};
 pub use handle::{Handle, HandleError, HandleKeys, HandleKind};
 pub use jwk::Origin;
 pub use key_file::{KeyFile, NewKey, RETIREMENT_SLACK};

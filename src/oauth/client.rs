@@ -1,7 +1,7 @@
 //! A confidential client of an issuer: form posts to one of its endpoints, authenticated as RFC 6749 §2.3.1 says. On the
 //! same short leash as key fetches: https unless the host is this machine, no redirects, one deadline, a small answer.
 
-use crate::keys::{FetchError, FetchUrl, Fetcher};
+use crate::keys::{FetchError, FetchUrl, Fetcher, Named};
 use crate::token::Issuer;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -46,8 +46,8 @@ pub enum Authentication {
 pub enum Endpoint {
     /// At this URL.
     At(FetchUrl),
-    /// Where the issuer's OpenID configuration says, under this name.
-    Discovered(&'static str),
+    /// Where the issuer's OpenID configuration says.
+    Discovered(Named),
 }
 
 /// What a client is made of.
@@ -92,9 +92,6 @@ pub enum ExchangeError {
     /// The endpoint was looked up in vain a moment ago.
     #[error("the endpoint was looked up in vain a moment ago")]
     NotFoundYet,
-    /// The OpenID configuration has no such endpoint.
-    #[error("the OpenID configuration names no {0}")]
-    NoEndpoint(&'static str),
     /// The secret can't be read.
     #[error("the client's secret can't be read")]
     Secret(#[source] io::Error),
@@ -181,9 +178,9 @@ impl Client {
     }
 
     async fn url(&self) -> Result<FetchUrl, ExchangeError> {
-        let member = match &self.settings.endpoint {
+        let named = match &self.settings.endpoint {
             Endpoint::At(url) => return Ok(url.clone()),
-            Endpoint::Discovered(member) => *member,
+            Endpoint::Discovered(named) => *named,
         };
         let cell = {
             let mut discovered = self.discovered.lock();
@@ -192,21 +189,18 @@ impl Client {
             }
             Arc::clone(&discovered)
         };
-        cell.get_or_try_init(|| self.discover(member)).await.map(|(url, _)| url.clone())
+        cell.get_or_try_init(|| self.discover(named)).await.map(|(url, _)| url.clone())
     }
 
-    async fn discover(&self, member: &'static str) -> Result<(FetchUrl, Instant), ExchangeError> {
+    async fn discover(&self, named: Named) -> Result<(FetchUrl, Instant), ExchangeError> {
         if self.not_found_at.lock().is_some_and(|at| at.elapsed() < LOOK_AGAIN_AFTER) {
             return Err(ExchangeError::NotFoundYet);
         }
-        let found = self.fetcher.discovered_endpoint(&self.settings.issuer, member).await;
-        let found = found
-            .map_err(ExchangeError::Discovery)
-            .and_then(|url| url.ok_or(ExchangeError::NoEndpoint(member)));
+        let found = self.fetcher.discovered_endpoint(&self.settings.issuer, named).await;
         if found.is_err() {
             *self.not_found_at.lock() = Some(Instant::now());
         }
-        found.map(|url| (url, Instant::now()))
+        found.map(|url| (url, Instant::now())).map_err(ExchangeError::Discovery)
     }
 
     async fn request(
