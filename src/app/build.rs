@@ -19,7 +19,10 @@ use crate::revocation::{Denylist, Feed, Revoker, denylist, feed};
 use crate::session::{Foundation, Purge, Reader, SessionStore, Sessions};
 use crate::store::ServerFault;
 use crate::store::sqlite;
-use crate::verify::{self, CacheSettings, IssuerSettings, SessionReader, SessionTokenSettings, Verifier};
+use crate::verify::{
+    self, CacheSettings, IssuerSettings, SessionReader, SessionRows, SessionTokenSettings, TableError,
+    Verifier,
+};
 use arc_swap::ArcSwap;
 use std::io;
 use std::sync::Arc;
@@ -40,6 +43,9 @@ pub enum StartError {
     /// The store's server can't be used.
     #[error("the store can't be used")]
     Server(#[source] ServerFault),
+    /// An application's table of sessions is not as configured.
+    #[error("a session table can't be used")]
+    Table(#[source] TableError),
     /// A listener can't be bound.
     #[error("can't listen on {address}")]
     Listen {
@@ -59,6 +65,7 @@ pub struct Assembly {
     feed: Arc<Feed>,
     shared: Option<SharedStore>,
     rings: Vec<Arc<KeyRing>>,
+    tables: Vec<Arc<SessionRows>>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     ended: CancellationToken,
@@ -110,6 +117,7 @@ impl Assembly {
         ));
         let rings: Vec<_> = issuers.iter().filter_map(|issuer| issuer.ring.clone()).collect();
         let cookies: Vec<_> = issuers.iter().filter_map(|issuer| issuer.cookies.clone()).collect();
+        let tables: Vec<_> = issuers.iter().filter_map(|issuer| issuer.table.clone()).collect();
         let sessions = build_sessions(&config, own.as_ref(), &sessions_store, &denylist, &clock);
         let reader = config.own.as_ref().zip(own.as_ref()).map(|(settings, own)| {
             let issuer = Arc::clone(&settings.issuer);
@@ -147,6 +155,10 @@ impl Assembly {
         for keys in cookies {
             background.add(move |cancel| keys.run(cancel));
         }
+        for table in &tables {
+            let (table, clock) = (Arc::clone(table), clock.clone());
+            background.add(move |cancel| table.run(clock, cancel));
+        }
         for introspector in introspectors {
             background.add(move |cancel| introspector.run(cancel));
         }
@@ -156,7 +168,20 @@ impl Assembly {
             let store = Arc::clone(&shared.store);
             background.add(move |cancel| async move { store.listen(cancel).await });
         }
-        Ok(Self { config, clock, background, parts, feed, shared, rings, metrics, readiness, ended, tls })
+        Ok(Self {
+            config,
+            clock,
+            background,
+            parts,
+            feed,
+            shared,
+            rings,
+            tables,
+            metrics,
+            readiness,
+            ended,
+            tls,
+        })
     }
 
     /// Every right to every caller, under this name. For development.
@@ -199,6 +224,9 @@ impl Assembly {
     pub async fn bind(mut self) -> Result<App, StartError> {
         if let Some(shared) = &self.shared {
             shared.greet().await.map_err(StartError::Server)?;
+        }
+        for table in &self.tables {
+            store::greet_table(table).await.map_err(StartError::Table)?;
         }
         let mut listeners = Vec::new();
         if let Some(address) = self.config.api.tcp {
@@ -292,7 +320,9 @@ pub fn explain(error: &StartError) -> String {
                 chain(error)
             )
         }
-        StartError::Store(_) | StartError::Server(_) | StartError::Listen { .. } => chain(error),
+        StartError::Store(_) | StartError::Server(_) | StartError::Table(_) | StartError::Listen { .. } => {
+            chain(error)
+        }
     }
 }
 

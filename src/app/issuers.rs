@@ -1,6 +1,7 @@
 //! Issuers from their sections: our own, and each foreign one with what judges its credentials.
 
 use crate::app::rooms::{OwnRooms, chain, noted};
+use crate::app::tables::build_table;
 use crate::clock::Clock;
 use crate::config::{self, Config, Credentials, Fault, Floor, IssuerPreset, OwnKeys};
 use crate::keys::{self, Algorithm, CookieKeys, CookieSettings, CookieVersion, FetchUrl, KeyRing, Named};
@@ -120,6 +121,7 @@ fn build_own_issuer(
         policy: noted(policy, config, "own", faults)?,
         ring,
         cookies: None,
+        table: None,
         opaque: None,
         relay: None,
         freshness: own_freshness(default),
@@ -153,6 +155,11 @@ fn build_foreign(
         Credentials::Cookies(cookies) => {
             (None, build_cookies(config, &at("authjs.secret_files"), cookies, faults))
         }
+        Credentials::Table(_) => (None, None),
+    };
+    let table = match &settings.credentials {
+        Credentials::Table(table) => build_table(config, &at("session_table"), table, faults),
+        Credentials::Jwts(_) | Credentials::Cookies(_) => None,
     };
     let mut path = |key: &str, text: &str| {
         noted(ClaimPath::parse(text), config, &at(&format!("claims.{key}")), faults)
@@ -177,6 +184,7 @@ fn build_foreign(
         Credentials::Cookies(cookies) => {
             (cookies.max_age + MAX_LEEWAY, cookies.max_age.saturating_sub(cookies.update_age))
         }
+        Credentials::Table(table) => (table.max_age, Duration::ZERO),
     };
     let policy = IssuerPolicy::new(PolicySettings {
         issuer: Arc::clone(&settings.issuer),
@@ -195,13 +203,14 @@ fn build_foreign(
         own: false,
     });
     let policy = noted(policy, config, &format!("issuers[{index}]"), faults)?;
-    if ring.is_none() && cookies.is_none() {
+    if ring.is_none() && cookies.is_none() && table.is_none() {
         return None;
     }
     Some(IssuerSettings {
         policy,
         ring,
         cookies,
+        table,
         opaque: None,
         relay: None,
         freshness: Arc::new(Freshness {

@@ -11,6 +11,7 @@ mod rooms;
 mod run;
 mod sample;
 mod store;
+mod tables;
 
 pub use build::{Assembly, StartError, explain};
 pub use rooms::chain;

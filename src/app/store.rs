@@ -9,6 +9,7 @@ use crate::store::postgres::{self, PostgresStore};
 use crate::store::redis::{self, RedisStore};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Access, Migration, Report, ServerFault, Shared};
+use crate::verify::{SessionRows, TableError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,6 +107,19 @@ impl SharedStore {
             }
             looked => looked,
         }
+    }
+}
+
+/// Looks at an application's table before the start, as at the store: what is not as configured is told at once, what can't
+/// be reached is waited for while serving.
+pub(super) async fn greet_table(rows: &SessionRows) -> Result<(), TableError> {
+    let looked = tokio::time::timeout(LOOK_WITHIN, rows.table().look()).await;
+    match looked.unwrap_or_else(|late| Err(TableError::Unreachable(late.into()))) {
+        Err(error @ TableError::Unreachable(_)) => {
+            tracing::warn!("{}; its sessions are undecided until then", chain(&error));
+            Ok(())
+        }
+        looked => looked,
     }
 }
 

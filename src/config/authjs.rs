@@ -51,13 +51,18 @@ const OF_JWTS: [&str; 10] = [
     "max_lifetime",
 ];
 
-/// Reads `authjs` in an issuer's section.
-pub(super) fn read_authjs(issuer: &Section<'_>, section: &Section<'_>) -> AuthJs {
+/// Beside a section that says that the credentials are no JWTs.
+pub(super) fn refuse_settings_of_jwts(issuer: &Section<'_>, beside: &str) {
     for setting in OF_JWTS {
         if issuer.has(setting) {
-            issuer.fault(setting, "has no meaning beside `authjs`: it is about JWTs");
+            issuer.fault(setting, format!("has no meaning beside `{beside}`: it is about JWTs"));
         }
     }
+}
+
+/// Reads `authjs` in an issuer's section.
+pub(super) fn read_authjs(issuer: &Section<'_>, section: &Section<'_>) -> AuthJs {
+    refuse_settings_of_jwts(issuer, "authjs");
     let version = section.choice("version", |word| match word {
         "5" => Some(AuthJsVersion::V5),
         "4" => Some(AuthJsVersion::V4),

@@ -7,6 +7,7 @@ use super::introspection::{
 };
 use super::reader::{Content, Section};
 use super::scalar;
+use super::session_table::{SessionTable, read_session_table};
 use crate::keys::Algorithm;
 use crate::token::Issuer;
 use std::path::PathBuf;
@@ -96,6 +97,8 @@ pub enum Credentials {
     Jwts(Keys),
     /// Encrypted session cookies.
     Cookies(AuthJs),
+    /// Sessions in an application's table.
+    Table(SessionTable),
 }
 
 /// Where an issuer puts what we need: top-level names, or JSON Pointers (RFC 6901) where they begin with `/`.
@@ -161,9 +164,11 @@ pub(super) fn read_issuer(section: &Section<'_>) -> ForeignIssuer {
     let issuer = section.text("issuer").unwrap_or_default();
     let preset = section.choice("preset", IssuerPreset::named);
     let authjs = section.section("authjs").map(|cookies| read_authjs(section, &cookies));
-    let (credentials, usual_leeway) = match authjs {
-        Some(cookies) => (Credentials::Cookies(cookies), authjs::LEEWAY),
-        None => (
+    let table = section.section("session_table").map(|table| read_session_table(section, &table));
+    let (credentials, usual_leeway) = match (authjs, table) {
+        (_, Some(table)) => (Credentials::Table(table), Duration::ZERO),
+        (Some(cookies), None) => (Credentials::Cookies(cookies), authjs::LEEWAY),
+        (None, None) => (
             Credentials::Jwts(read_keys(&section.section_or_empty("keys"), &issuer)),
             preset.map_or(30 * SECOND, IssuerPreset::leeway),
         ),

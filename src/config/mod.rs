@@ -19,6 +19,7 @@ mod place;
 mod reader;
 mod reference;
 mod scalar;
+mod session_table;
 mod store;
 mod table;
 mod tree;
@@ -38,6 +39,7 @@ pub use overlay::Overlay;
 pub use own::{AtLimit, Own, OwnKeys, PolicySettings, Preset, Strategy};
 pub use place::{Fault, Faults, Place};
 pub use reference::{Absent, Key, Kind, markdown, reference};
+pub use session_table::{Columns, Database, SessionTable, UserTable};
 pub use store::{Engine, Store};
 
 use crate::token::Issuer;
@@ -213,6 +215,7 @@ fn read_issuers(top: &Section<'_>, own: Option<&Issuer>) -> Vec<ForeignIssuer> {
     };
     let sections = top.sections("issuers");
     let issuers: Vec<_> = sections.iter().map(read).collect();
+    judge_tables(&sections, &issuers);
     let mut prefixes = HashSet::new();
     for (section, issuer) in sections.iter().zip(&issuers) {
         let Some(introspection) = &issuer.introspection else { continue };
@@ -225,6 +228,33 @@ fn read_issuers(top: &Section<'_>, own: Option<&Issuer>) -> Vec<ForeignIssuer> {
         }
     }
     issuers
+}
+
+/// A session's token says nothing by itself: whose it is must follow from where it was found.
+fn judge_tables(sections: &[Section<'_>], issuers: &[ForeignIssuer]) {
+    let mut taken = HashSet::new();
+    let mut tables = 0;
+    for (section, issuer) in sections.iter().zip(issuers) {
+        let Credentials::Table(table) = &issuer.credentials else { continue };
+        tables += 1;
+        for cookie in table.cookie_names() {
+            if !taken.insert(cookie.clone()) {
+                let message = format!(
+                    "another issuer's sessions are in `{cookie}`, too: nobody could tell whose one is"
+                );
+                section.fault_hinting("session_table", message, "name their `cookies`");
+            }
+        }
+    }
+    for (section, issuer) in sections.iter().zip(issuers) {
+        if tables > 0 && issuer.introspection.as_ref().is_some_and(|one| one.token_prefix.is_empty()) {
+            section.fault_hinting(
+                "introspection",
+                "another issuer's `session_table` has tokens that look the same: they would be shown to this one",
+                "give these a `token_prefix`",
+            );
+        }
+    }
 }
 
 /// What is served must be possible, and nobody may do everything for want of a rule.

@@ -102,13 +102,13 @@ fn told<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, S
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Url {
+pub(super) enum Url {
     Sqlite(PathBuf),
     Server(Engine, String),
 }
 
 /// A URL is never told back: it might hold a password.
-fn parse_url(url: &str) -> Result<Url, String> {
+pub(super) fn parse_url(url: &str) -> Result<Url, String> {
     let Some((scheme, rest)) = url.split_once(':') else {
         return Err("expected a URL such as `sqlite:/var/lib/countersign/store.db`".to_owned());
     };
@@ -127,7 +127,7 @@ fn parse_url(url: &str) -> Result<Url, String> {
     };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || rest.contains("password=") {
-        return Err("holds a password; put it in a file and name that as `store.password_file`".to_owned());
+        return Err("holds a password; put it in a file and name that as `password_file`".to_owned());
     }
     Ok(Url::Server(engine, url.to_owned()))
 }
@@ -196,7 +196,7 @@ mod tests {
             ["redis://:hunter2@r:6379", "postgres://u:hunter2@p/db", "postgres://p/db?password=hunter2"]
         {
             let why = parse_url(url).unwrap_err();
-            assert!(why.contains("store.password_file") && !why.contains("hunter2"), "{why}");
+            assert!(why.contains("`password_file`") && !why.contains("hunter2"), "{why}");
         }
     }
 }

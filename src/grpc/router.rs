@@ -6,7 +6,7 @@ use crate::grpc::limits::{self, InFlight, Place, within};
 use crate::grpc::serve::Answer;
 use crate::grpc::v1::key_service_server::KeyServiceServer;
 use crate::grpc::v1::session_service_server::SessionServiceServer;
-use crate::grpc::{codec, status, stream, token, v1};
+use crate::grpc::{codec, revoke, status, stream, token, v1};
 use crate::keys::{HandleKeys, SigningKeys};
 use crate::ops::Metrics;
 use crate::revocation::{Denylist, Revoker};
@@ -163,7 +163,7 @@ impl Api {
                 let codec = codec::StrictCodec::<v1::RevokeResponse, v1::RevokeRequest>::default();
                 let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
                 let _place = place;
-                grpc.unary(token::RevokeCall { parts, peer: &peer }, request).await
+                grpc.unary(revoke::RevokeCall { parts, peer: &peer }, request).await
             }
             _ => {
                 request.extensions_mut().insert(peer);

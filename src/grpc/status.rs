@@ -5,7 +5,7 @@
 use crate::revocation::StoreError;
 use crate::session::SessionError;
 use crate::token::{Action, Reason};
-use crate::verify::Refusal;
+use crate::verify::{Refusal, TableError};
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -158,6 +158,13 @@ impl From<StoreError> for Status {
             }
             StoreError::Corrupt(_) => status(Reason::InternalError, Action::None, None),
         }
+    }
+}
+
+impl From<TableError> for Status {
+    fn from(error: TableError) -> Self {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a session table can't be written");
+        status(Reason::StoreUnavailable, Action::None, None)
     }
 }
 

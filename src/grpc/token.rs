@@ -1,28 +1,24 @@
-//! TokenService: messages into demands, outcomes into answers.
+//! TokenService but for Revoke: messages into demands, outcomes into answers.
 
-use crate::grpc::callers::{Peer, Right};
 use crate::grpc::codec::{AnswerStanding, VerifyAnswer};
 use crate::grpc::router::Parts;
 use crate::grpc::v1::consistency::Requirement;
-use crate::grpc::v1::revoke_request::Target;
-use crate::grpc::v1::{self, RefreshRequest, RefreshResponse, RevokeRequest, RevokeResponse, VerifyRequest};
+use crate::grpc::v1::{self, RefreshRequest, RefreshResponse, VerifyRequest};
 use crate::grpc::{cookies, status, timestamp};
-use crate::keys::HandleKind;
-use crate::revocation::{DenialKey, Draft};
 use crate::session::{Renewed, Tokens};
-use crate::token::{Action, Issuer, Reason, Revision};
-use crate::verify::{Accepted, Consistency, Demands, Kind, Possession, RevocationRelay, Verdict};
+use crate::token::Revision;
+use crate::verify::{Accepted, Consistency, Demands, Kind, Verdict};
 use prost::Message;
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tonic::server::UnaryService;
 use tonic::{Request, Response, Status};
 
-type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
+/// A call that is being answered.
+pub(super) type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
 
 /// One Verify.
 pub(super) struct VerifyCall<'a> {
@@ -161,6 +157,7 @@ pub fn encode(accepted: &Accepted<'_>) -> Vec<u8> {
             Kind::SessionToken => v1::CredentialKind::SessionToken,
             Kind::AuthJsCookie => v1::CredentialKind::AuthjsCookie,
             Kind::OpaqueToken => v1::CredentialKind::OpaqueToken,
+            Kind::AuthJsSession => v1::CredentialKind::AuthjsSession,
         }
         .into(),
         refresh_after: accepted.refresh_after().map(timestamp),
@@ -239,180 +236,7 @@ pub(super) fn tokens_message(tokens: Tokens) -> v1::Tokens {
     }
 }
 
-fn not_served() -> Status {
+/// For what this sidecar has no keys or sessions for.
+pub(super) fn not_served() -> Status {
     Status::unimplemented("this sidecar keeps no sessions; ask one that does")
-}
-
-/// One Revoke.
-pub(super) struct RevokeCall<'a> {
-    pub(super) parts: &'a Parts,
-    pub(super) peer: &'a Peer,
-}
-
-impl<'a> UnaryService<RevokeRequest> for RevokeCall<'a> {
-    type Response = RevokeResponse;
-    type Future = Answering<'a, RevokeResponse>;
-
-    fn call(&mut self, request: Request<RevokeRequest>) -> Self::Future {
-        let (parts, peer) = (self.parts, self.peer);
-        Box::pin(async move {
-            let (metadata, _, message) = request.into_parts();
-            let headers = metadata.into_headers();
-            check_audit_reason(&message.reason)?;
-            let mut told = None;
-            let (draft, kind, caller) = match message.target {
-                None => return Err(status::bad_call("target", "name what to revoke")),
-                Some(Target::Token(token)) => match possessed(parts, &token).await? {
-                    Some((draft, relay)) => {
-                        told = relay.map(|relay| (relay, token));
-                        (draft, "token", None)
-                    }
-                    // A bad token writes nothing and is told nothing (RFC 7009 §2.2).
-                    None => return Ok(revoked(parts.denylist.standing(&parts.clock.now()).revision)),
-                },
-                Some(Target::Session(target)) => {
-                    let caller = parts.allow(Right::RevokeSession, peer, &headers)?;
-                    (session_draft(parts, &target)?, "session", Some(caller))
-                }
-                Some(Target::Subject(target)) => {
-                    let caller = parts.allow(Right::RevokeSubject, peer, &headers)?;
-                    (subject_draft(parts, &target)?, "subject", Some(caller))
-                }
-                Some(Target::Issuer(target)) => {
-                    let caller = parts.allow(Right::RevokeIssuer, peer, &headers)?;
-                    (issuer_draft(parts, &target)?, "issuer", Some(caller))
-                }
-            };
-            let revision = parts.revoker.revoke(draft).await?;
-            parts.metrics.revoke(kind);
-            tracing::info!(
-                target: "countersign::audit",
-                kind,
-                caller = caller.as_deref().unwrap_or("holder"),
-                reason = message.reason,
-                %revision,
-                "revoked"
-            );
-            // Denied everywhere already; who asks again does no harm, and the issuer is told then.
-            if let Some((relay, token)) = told {
-                let telling = tokio::time::timeout(parts.settings.deadline, relay.revoke(&token)).await;
-                if !matches!(telling, Ok(Ok(()))) {
-                    return Err(status::status(Reason::IssuerUnavailable, Action::None, None));
-                }
-            }
-            Ok(revoked(revision))
-        })
-    }
-}
-
-fn revoked(revision: Revision) -> Response<RevokeResponse> {
-    Response::new(RevokeResponse { revision: revision.to_string() })
-}
-
-/// A short code can be logged; free text could be anything, a token among it.
-fn check_audit_reason(reason: &str) -> Result<(), Status> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-    if reason.len() <= 64 && reason.bytes().all(plain) {
-        Ok(())
-    } else {
-        Err(status::bad_call(
-            "reason",
-            "use at most 64 lower-case letters and underscores, such as password_changed",
-        ))
-    }
-}
-
-/// What the holder of a token may take back: a refresh or session token its session, an access token itself.
-async fn possessed(
-    parts: &Parts,
-    token: &str,
-) -> Result<Option<(Draft, Option<Arc<dyn RevocationRelay>>)>, Status> {
-    if let Some(handle) = parts.handles.as_ref().and_then(|handles| handles.open(token).ok()) {
-        let issuer = own_issuer(parts)?;
-        let key = DenialKey::session(&issuer, &handle.session.to_string());
-        let expires_at = parts.clock.now().judged.after(longest(parts, &issuer)?);
-        return Ok(Some((Draft::Session { key, expires_at }, None)));
-    }
-    if HandleKind::of(token).is_some() && parts.handles.is_none() {
-        // It may well be good; only nobody here can tell. OK would claim that it is revoked.
-        return Err(status::status(Reason::UnsupportedType, Action::None, None));
-    }
-    match parts.verifier.possession(token, parts.settings.deadline).await? {
-        Possession::Proven { draft, relay } => Ok(Some((draft, relay))),
-        Possession::Nothing => Ok(None),
-    }
-}
-
-fn session_draft(parts: &Parts, target: &v1::SessionRevocation) -> Result<Draft, Status> {
-    if target.session_id.is_empty() || target.session_id.len() > 256 {
-        return Err(status::bad_call("session.session_id", "set it, to at most 256 bytes"));
-    }
-    let issuer = issuer_of(parts, target.issuer.as_deref(), "session.issuer")?;
-    let key = DenialKey::session(&issuer, &target.session_id);
-    Ok(Draft::Session { key, expires_at: parts.clock.now().judged.after(longest(parts, &issuer)?) })
-}
-
-fn subject_draft(parts: &Parts, target: &v1::SubjectRevocation) -> Result<Draft, Status> {
-    if target.subject.is_empty() || target.subject.len() > 256 {
-        return Err(status::bad_call("subject.subject", "set it, to at most 256 bytes"));
-    }
-    let issuer = issuer_of(parts, target.issuer.as_deref(), "subject.issuer")?;
-    let except = target.except_session_id.as_deref().map(|session| DenialKey::session(&issuer, session));
-    let now = parts.clock.now().judged;
-    Ok(Draft::Subject {
-        key: DenialKey::subject(&issuer, &target.subject),
-        except,
-        before: past(target.before.as_ref(), now, "subject.before")?,
-        now,
-        longest: longest(parts, &issuer)?,
-    })
-}
-
-fn issuer_draft(parts: &Parts, target: &v1::IssuerRevocation) -> Result<Draft, Status> {
-    let issuer = issuer_of(parts, Some(&target.issuer), "issuer.issuer")?;
-    let now = parts.clock.now().judged;
-    Ok(Draft::Issuer {
-        key: DenialKey::issuer(&issuer),
-        before: past(target.before.as_ref(), now, "issuer.before")?,
-        now,
-        longest: longest(parts, &issuer)?,
-    })
-}
-
-fn past(
-    before: Option<&prost_types::Timestamp>,
-    now: crate::clock::Timestamp,
-    field: &str,
-) -> Result<Option<crate::clock::Timestamp>, Status> {
-    let Some(before) = before else { return Ok(None) };
-    let seconds = u64::try_from(before.seconds).ok();
-    let nanos = u64::try_from(before.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-    let before = seconds.zip(nanos).and_then(|(seconds, nanos)| {
-        seconds.checked_mul(1000)?.checked_add(nanos / 1_000_000).map(crate::clock::Timestamp::from_millis)
-    });
-    match before {
-        Some(before) if before <= now => Ok(Some(before)),
-        _ => Err(status::bad_call(field, "use an instant in the past, or leave it out for now")),
-    }
-}
-
-fn issuer_of(parts: &Parts, named: Option<&str>, field: &str) -> Result<Issuer, Status> {
-    match named {
-        None => {
-            own_issuer(parts).map_err(|_| status::bad_call(field, "set it: this sidecar has no own issuer"))
-        }
-        Some(name) => parts
-            .verifier
-            .issuer(name)
-            .ok_or_else(|| status::bad_call(field, "name an issuer that is configured in this sidecar")),
-    }
-}
-
-fn own_issuer(parts: &Parts) -> Result<Issuer, Status> {
-    parts.own_issuer.clone().ok_or_else(not_served)
-}
-
-/// How long anything of an issuer can live: what a denial must outlast.
-fn longest(parts: &Parts, issuer: &Issuer) -> Result<Duration, Status> {
-    parts.verifier.longest_life(issuer).ok_or_else(not_served)
 }

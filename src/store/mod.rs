@@ -3,6 +3,7 @@
 
 pub mod postgres;
 pub mod redis;
+pub mod session_table;
 pub mod shared;
 pub mod sqlite;
 

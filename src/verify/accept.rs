@@ -1,11 +1,12 @@
 //! From a credential to an acceptance: out of the cache, or by parsing, key, signature and issuer policy.
 
-use crate::keys::{HandleKind, NoKey, Sought};
+use crate::keys::{NoKey, Sought};
 use crate::token::{Action, Issuer, Reason, TokenDigest};
 use crate::verify::acceptance::Read;
 use crate::verify::cache::KnownBad;
 use crate::verify::compact::{self, Decoded};
 use crate::verify::jwt::{Signed, Unverified};
+use crate::verify::presented::Presented;
 use crate::verify::refusal::Denied;
 use crate::verify::verifier::undecided;
 use crate::verify::{
@@ -38,6 +39,7 @@ impl Verifier {
         match kind {
             Kind::Jwt | Kind::AuthJsCookie => entry.settings.generation(),
             Kind::OpaqueToken => 0,
+            Kind::AuthJsSession => entry.settings.table.as_ref().map_or(0, |rows| rows.generation()),
             Kind::SessionToken => {
                 self.session_tokens.as_ref().map_or(0, |tokens| tokens.handles.generation())
             }
@@ -66,23 +68,16 @@ impl Verifier {
                 }));
             }
         }
-        if let Some(tokens) = &self.session_tokens
-            && let Some(opened) = tokens.session_of(token)
-        {
-            return match opened {
-                Ok(_) => Err(NotYet::NeedsStore),
-                Err(denied) => Err(NotYet::Refused(plain(denied, Some(&tokens.issuer)))),
-            };
-        }
-        if HandleKind::of(token).is_some() {
-            let unknown = Denied::new(Reason::UnsupportedType, "this sidecar has no keys for opaque tokens");
-            return Err(NotYet::Refused(plain(unknown, None)));
-        }
-        if self.opaque_issuer(token).is_some() {
-            return Err(NotYet::NeedsStore);
-        }
-        if self.is_cookie(token) {
-            return self.accept_cookie(token, name, digest);
+        match self.presented(token, name) {
+            Presented::Handle => return Err(self.open_handle(token)),
+            Presented::Opaque(_) | Presented::Row(Some(_)) => return Err(NotYet::NeedsStore),
+            Presented::Row(None) => {
+                let unclaimed =
+                    Denied::new(Reason::UnknownIssuer, "no session table has cookies of this name");
+                return Err(NotYet::Refused(plain(unclaimed, None)));
+            }
+            Presented::Cookie => return self.accept_cookie(token, name, digest),
+            Presented::Jwt => {}
         }
         let remembering = |not_yet: NotYet| {
             if let NotYet::KnownBad(_, denial) = &not_yet {
@@ -95,6 +90,24 @@ impl Verifier {
         let (entry, generation, signed) = self.check_signature(&decoded).map_err(remembering)?;
         let accepted = signed.judge(&entry.settings.policy).map_err(|denied| refused(denied, &entry))?;
         Ok(self.keep(accepted, digest, &entry, generation, None))
+    }
+
+    /// A session token says nothing by itself: once its key is good, its session has to be read.
+    fn open_handle(&self, token: &str) -> NotYet {
+        let opened = self.session_tokens.as_ref().and_then(|tokens| {
+            tokens
+                .session_of(token)
+                .map(|opened| opened.map_err(|denied| plain(denied, Some(&tokens.issuer))))
+        });
+        match opened {
+            Some(Ok(_)) => NotYet::NeedsStore,
+            Some(Err(refusal)) => NotYet::Refused(refusal),
+            None => {
+                let unknown =
+                    Denied::new(Reason::UnsupportedType, "this sidecar has no keys for opaque tokens");
+                NotYet::Refused(plain(unknown, None))
+            }
+        }
     }
 
     pub(super) fn check_signature<'d>(
@@ -191,10 +204,16 @@ impl Verifier {
         digest: TokenDigest,
         demands: &Demands<'_>,
     ) -> Result<(Arc<Acceptance>, Source), Refusal> {
-        if let Some(entry) = self.opaque_issuer(token) {
-            return Ok((self.introspect(entry, token, digest, demands).await?, Source::Introspection));
-        }
         let patience = demands.deadline.min(LONGEST_WAIT);
+        match self.presented(token, demands.credential_name) {
+            Presented::Opaque(entry) => {
+                return Ok((self.introspect(entry, token, digest, demands).await?, Source::Introspection));
+            }
+            Presented::Row(Some(entry)) => {
+                return Ok((self.read_row(entry, token, digest, patience).await?, Source::Store));
+            }
+            Presented::Row(None) | Presented::Handle | Presented::Cookie | Presented::Jwt => {}
+        }
         Ok((self.read_session(token, digest, patience).await?, Source::Store))
     }
 

@@ -69,7 +69,7 @@ impl Acceptance {
         let longest = issuer.settings.policy.max_lifetime();
         // An opaque token is asked about again and again: how long it lives is its issuer's business.
         let earliest = match accepted.kind {
-            Kind::OpaqueToken => Timestamp::default(),
+            Kind::OpaqueToken | Kind::AuthJsSession => Timestamp::default(),
             Kind::Jwt | Kind::SessionToken | Kind::AuthJsCookie => accepted.expires_at.before(longest),
         };
         let issued_at = accepted.issued_at.unwrap_or(earliest);
@@ -113,8 +113,10 @@ impl Acceptance {
     pub(super) fn check_time(&self, now: Timestamp) -> Result<(), Denied> {
         let leeway = match self.kind {
             Kind::Jwt | Kind::AuthJsCookie | Kind::OpaqueToken => self.issuer.settings.policy.leeway(),
-            Kind::SessionToken if now < self.expires_at => return Ok(()),
-            Kind::SessionToken => return Err(Denied::new(Reason::SessionEnded, "its session is over")),
+            Kind::SessionToken | Kind::AuthJsSession if now < self.expires_at => return Ok(()),
+            Kind::SessionToken | Kind::AuthJsSession => {
+                return Err(Denied::new(Reason::SessionEnded, "its session is over"));
+            }
         };
         if now >= self.expires_at.after(leeway) {
             return Err(Denied::new(Reason::Expired, "exp has passed"));

@@ -19,13 +19,27 @@ pub enum Kind {
     AuthJsCookie,
     /// An opaque OAuth token, judged by its issuer's introspection endpoint.
     OpaqueToken,
+    /// A session of Auth.js' strategy `database`, judged by its row in the application's table.
+    AuthJsSession,
 }
 
 impl Kind {
     /// Whether such a credential is judged by what is read elsewhere: its answer ages.
     #[must_use]
     pub(super) const fn is_read(self) -> bool {
-        matches!(self, Self::SessionToken | Self::OpaqueToken)
+        matches!(self, Self::SessionToken | Self::OpaqueToken | Self::AuthJsSession)
+    }
+
+    /// Whether what is read is somebody else's: our denylist hears nothing of its changes.
+    #[must_use]
+    pub(super) const fn is_theirs(self) -> bool {
+        matches!(self, Self::OpaqueToken | Self::AuthJsSession)
+    }
+
+    /// Whether it is its own refresh token, or has none: once it is refused nothing but a login brings another.
+    #[must_use]
+    pub(super) const fn is_refreshed_by_login_alone(self) -> bool {
+        matches!(self, Self::AuthJsCookie | Self::AuthJsSession)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::verify::compact::BASE64URL;
 use crate::verify::header::MAX_KEY_ID;
 use crate::verify::json;
 use crate::verify::jwt::Signed;
+use crate::verify::presented::Presented;
 use crate::verify::refusal::Denied;
 use crate::verify::verifier::{denied, undecided};
 use crate::verify::{Acceptance, Consistency, Demands, IssuerEntry, Possession, Refusal, Verifier};
@@ -56,21 +57,18 @@ struct Opened<'k> {
 }
 
 impl Verifier {
-    /// Whether a credential is judged as an encrypted cookie: five parts, and some issuer has cookies.
-    pub(super) fn is_cookie(&self, token: &str) -> bool {
-        !self.cookies.is_empty() && token.bytes().filter(|byte| *byte == b'.').count() == 4
-    }
-
-    /// Whether cookies are renewed here.
+    /// Whether a credential is renewed here.
     #[must_use]
     pub fn renews(&self, token: &str) -> bool {
-        self.is_cookie(token) && self.opaque_issuer(token).is_none()
+        matches!(self.presented(token, ""), Presented::Cookie)
     }
 
-    /// The names of all issuers' cookies, in the configuration's order.
+    /// The names of all issuers' cookies, encrypted ones first, in the configuration's order.
     pub fn cookie_names(&self) -> impl Iterator<Item = &str> {
         let keys = self.cookies.iter().filter_map(|entry| entry.settings.cookies.as_ref());
-        keys.flat_map(|keys| keys.settings().names.iter().map(String::as_str))
+        let encrypted = keys.flat_map(|keys| keys.settings().names.iter());
+        let tables = self.tables.iter().filter_map(|entry| entry.settings.table.as_ref());
+        encrypted.chain(tables.flat_map(|rows| rows.cookies())).map(String::as_str)
     }
 
     pub(super) fn accept_cookie(

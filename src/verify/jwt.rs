@@ -148,6 +148,11 @@ impl<'d> Signed<'d> {
         Self { signing_input: token, payload, claims, kind: Kind::OpaqueToken, ends_at: Some(ends_at) }
     }
 
+    /// What a row of a session table says of its token.
+    pub(super) fn of_row(token: &'d str, payload: &'d [u8], claims: Object<'d>) -> Self {
+        Self { signing_input: token, payload, claims, kind: Kind::AuthJsSession, ends_at: None }
+    }
+
     /// The session a credential that stands for a whole session names.
     pub(super) fn session_id(&self, policy: &IssuerPolicy) -> Option<String> {
         text(policy.paths().session.find(&self.claims), "").ok().flatten().map(Cow::into_owned)
@@ -187,7 +192,8 @@ impl<'d> Signed<'d> {
         let claims = &self.claims;
         let paths = policy.paths();
         // An application writes its users' rows into its cookies, and columns without a value are `null` there.
-        let is_there = |value: &&Json<'_>| self.kind != Kind::AuthJsCookie || !matches!(value, Json::Null);
+        let is_of_application = matches!(self.kind, Kind::AuthJsCookie | Kind::AuthJsSession);
+        let is_there = |value: &&Json<'_>| !is_of_application || !matches!(value, Json::Null);
         let missing = |detail| Denied::new(Reason::MissingClaim, detail);
         text(claims.get("sub"), "sub is not text")?;
         let subject = identifier(text(paths.subject.find(claims), "the subject is not text")?)?;
@@ -196,8 +202,10 @@ impl<'d> Signed<'d> {
             Kind::Jwt | Kind::SessionToken => audiences(claims, policy, policy.allows_missing_audience())?,
             // The issuer answers whoever it trusts with the token; `aud` is optional (RFC 7662 §2.2).
             Kind::OpaqueToken => audiences(claims, policy, true)?,
-            // Auth.js names nobody: its cookies are for whoever the configuration says.
-            Kind::AuthJsCookie => policy.audiences().iter().map(|name| Cow::Owned(name.clone())).collect(),
+            // Auth.js names nobody: its sessions are for whoever the configuration says.
+            Kind::AuthJsCookie | Kind::AuthJsSession => {
+                policy.audiences().iter().map(|name| Cow::Owned(name.clone())).collect()
+            }
         };
         let told_end = instant(claims.get("exp"), "exp is no NumericDate")?;
         let expires_at = told_end.or(self.ends_at);

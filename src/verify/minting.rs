@@ -177,6 +177,7 @@ pub(super) fn entry() -> Arc<IssuerEntry> {
             policy: policy(),
             ring: None,
             cookies: None,
+            table: None,
             opaque: None,
             relay: None,
             freshness: Arc::new(FRESHNESS),

@@ -20,8 +20,11 @@ pub mod jwt;
 mod minting;
 mod opaque;
 pub mod policy;
+mod presented;
 pub mod refusal;
+mod session_table;
 pub mod session_token;
+mod table_rules;
 mod verifier;
 
 pub use acceptance::{Acceptance, Encode};
@@ -34,7 +37,11 @@ pub use opaque::{
 };
 pub use policy::IssuerPolicy;
 pub use refusal::Refusal;
+pub use session_table::{
+    Rows, SessionRow, SessionRows, SessionTable, TABLE_CLAIMS, TableError, TableSettings,
+};
 pub use session_token::{LiveSession, Reading, SessionReader, SessionState};
+pub use table_rules::{Fate, RowTimes, TableRules};
 
 use crate::clock::Clock;
 use crate::keys::{CookieKeys, HandleKeys, KeyRing};
@@ -98,6 +105,8 @@ pub struct IssuerSettings {
     pub ring: Option<Arc<KeyRing>>,
     /// The keys its encrypted session cookies open under; then it has no JWTs.
     pub cookies: Option<Arc<CookieKeys>>,
+    /// Where its application keeps its sessions; then it has no JWTs.
+    pub table: Option<Arc<SessionRows>>,
     /// How its opaque tokens are judged, where it has any.
     pub opaque: Option<OpaqueTokenSettings>,
     /// Who tells the issuer what is taken back here, where it is told.
@@ -196,6 +205,8 @@ pub struct Verifier {
     issuers: HashMap<Issuer, Arc<IssuerEntry>>,
     /// Those of the issuers that have encrypted session cookies.
     cookies: Vec<Arc<IssuerEntry>>,
+    /// Those that have a table of sessions.
+    tables: Vec<Arc<IssuerEntry>>,
     /// Those that have opaque tokens; one without a prefix last.
     opaque: Vec<Arc<IssuerEntry>>,
     session_tokens: Option<SessionTokenSettings>,

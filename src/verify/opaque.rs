@@ -4,7 +4,6 @@
 //! age is the answer's staleness. Where the issuer can't be asked nothing is said, and nothing is remembered.
 
 use crate::clock::Timestamp;
-use crate::keys::HandleKind;
 use crate::revocation::Draft;
 use crate::token::{Action, Issuer, Reason, TokenDigest};
 use crate::verify::acceptance::Read;
@@ -49,6 +48,11 @@ pub trait RevocationRelay: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// [`IssuerFailed`]: it may not know yet; the cause was logged.
     async fn revoke(&self, token: &str) -> Result<(), IssuerFailed>;
+
+    /// What callers are told where it fails.
+    fn failure(&self) -> Reason {
+        Reason::IssuerUnavailable
+    }
 }
 
 /// How old an answer may be.
@@ -90,21 +94,6 @@ pub fn says_active(body: &[u8], issuer: &str) -> Result<bool, IssuerFailed> {
 }
 
 impl Verifier {
-    /// Whose opaque token a credential is: by its prefix, or because it is nothing else.
-    pub(super) fn opaque_issuer(&self, token: &str) -> Option<&Arc<IssuerEntry>> {
-        if self.opaque.is_empty() || HandleKind::of(token).is_some() || token.len() > self.max_token_bytes {
-            return None;
-        }
-        let found = self.opaque.iter().find(|entry| {
-            entry.settings.opaque.as_ref().is_some_and(|opaque| token.starts_with(opaque.prefix.as_str()))
-        })?;
-        let by_prefix = found.settings.opaque.as_ref().is_some_and(|opaque| !opaque.prefix.is_empty());
-        let is_jwt = || token.bytes().filter(|byte| *byte == b'.').count() == 2;
-        // What can't be a bearer token (RFC 6750 §2.1) is not shown to anybody.
-        let is_other = || is_jwt() || self.is_cookie(token) || !is_bearer(token);
-        (by_prefix && is_bearer(token) || !by_prefix && !is_other()).then_some(found)
-    }
-
     /// Asks the issuer and keeps what it says.
     pub(super) async fn introspect(
         &self,
@@ -207,12 +196,6 @@ fn check_use(claims: &Object<'_>) -> Result<(), Denied> {
     Ok(())
 }
 
-/// One or more of the characters of a bearer token, then padding (RFC 6750 §2.1).
-fn is_bearer(token: &str) -> bool {
-    let body = token.trim_end_matches('=');
-    !body.is_empty() && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
-}
-
 fn failed(issuer: &Issuer) -> Refusal {
     Refusal::Undecided {
         reason: Reason::IssuerUnavailable,
@@ -229,16 +212,6 @@ fn refused(denied: Denied, issuer: &Issuer) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_no_bearer_token_is_shown_to_nobody() {
-        for good in ["a", "ory_at_x.y", "AbC-._~+/019", "abc=="] {
-            assert!(is_bearer(good), "{good}");
-        }
-        for bad in ["", "=", "a b", "a=b", "a\n", "a\"", "ä", "a&b=c", "a%20"] {
-            assert!(!is_bearer(bad), "{bad:?}");
-        }
-    }
 
     #[test]
     fn an_answer_without_active_or_for_another_issuer_is_none() {

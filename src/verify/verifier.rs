@@ -2,11 +2,12 @@
 
 use crate::clock::Now;
 use crate::revocation::{Denial, Draft, Standing};
-use crate::token::{Action, Issuer, Reason, TokenDigest};
+use crate::token::{Action, Issuer, Reason};
 use crate::verify::accept::NotYet;
 use crate::verify::cache::AcceptanceCache;
 use crate::verify::compact;
 use crate::verify::jwt::Signed;
+use crate::verify::presented::Presented;
 use crate::verify::{
     Acceptance, Consistency, Demands, Freshness, IssuerEntry, IssuerSettings, Kind, LONGEST_WAIT, Parts,
     Possession, RETRY_AFTER, Refusal, Source, Verdict, Verifier,
@@ -25,17 +26,22 @@ impl Verifier {
             (issuer, Arc::new(IssuerEntry { settings, place, counted }))
         };
         let issuers: HashMap<_, _> = parts.issuers.into_iter().enumerate().map(entry).collect();
-        let mut cookies: Vec<_> =
-            issuers.values().filter(|entry| entry.settings.cookies.is_some()).cloned().collect();
-        cookies.sort_by_key(|entry| entry.place);
-        let mut opaque: Vec<_> =
-            issuers.values().filter(|entry| entry.settings.opaque.is_some()).cloned().collect();
+        let having = |has: fn(&IssuerSettings) -> bool| {
+            let mut having: Vec<_> =
+                issuers.values().filter(|entry| has(&entry.settings)).map(Arc::clone).collect();
+            having.sort_by_key(|entry| entry.place);
+            having
+        };
+        let cookies = having(|settings| settings.cookies.is_some());
+        let tables = having(|settings| settings.table.is_some());
+        let mut opaque = having(|settings| settings.opaque.is_some());
         let prefix =
             |entry: &IssuerEntry| entry.settings.opaque.as_ref().map_or(0, |opaque| opaque.prefix.len());
         opaque.sort_by_key(|entry| std::cmp::Reverse(prefix(entry)));
         Self {
             issuers,
             cookies,
+            tables,
             opaque,
             session_tokens: parts.session_tokens,
             sessions: parts.sessions,
@@ -78,11 +84,15 @@ impl Verifier {
     /// # Errors
     /// Undecided, when the issuer's keys can't be had.
     pub async fn possession(&self, token: &str, deadline: Duration) -> Result<Possession, Refusal> {
-        if let Some(entry) = self.opaque_issuer(token) {
-            return self.possession_of_opaque(entry, token, deadline).await;
-        }
-        if self.is_cookie(token) {
-            return Ok(self.possession_of_cookie(token));
+        match self.presented(token, "") {
+            Presented::Handle => return Ok(Possession::Nothing),
+            Presented::Row(named) => {
+                let tables = named.map_or(self.tables.as_slice(), std::slice::from_ref);
+                return self.possession_of_row(tables, token, deadline).await;
+            }
+            Presented::Opaque(entry) => return self.possession_of_opaque(entry, token, deadline).await,
+            Presented::Cookie => return Ok(self.possession_of_cookie(token)),
+            Presented::Jwt => {}
         }
         let Ok(decoded) = compact::decode(token, self.max_token_bytes) else {
             return Ok(Possession::Nothing);
@@ -127,15 +137,6 @@ impl Verifier {
     #[must_use]
     pub fn cached(&self) -> usize {
         self.cache.len()
-    }
-
-    /// What a credential is cached by. A cookie is good under its own name alone, so that counts where there are any.
-    fn digest(&self, token: &str, name: &str) -> TokenDigest {
-        if name.is_empty() || self.cookies.is_empty() || self.opaque_issuer(token).is_some() {
-            TokenDigest::of(token.as_bytes())
-        } else {
-            TokenDigest::of_named(name, token.as_bytes())
-        }
     }
 
     fn answer_from_memory(
@@ -198,7 +199,7 @@ impl Verifier {
             if !fresh {
                 (acceptance, source) = self.read(token, digest, demands).await?;
             }
-            if acceptance.kind == Kind::OpaqueToken && asked == Consistency::FullyConsistent {
+            if acceptance.kind.is_theirs() && asked == Consistency::FullyConsistent {
                 let reached = self.feed.reach_head(patience).await;
                 reached.map_err(|_| undecided(Reason::StoreUnavailable, Some(&acceptance)))?;
             }
@@ -221,10 +222,9 @@ impl Verifier {
 
     /// Denials that hold whatever the freshness: time, demands, denylist.
     fn last_step(&self, acceptance: &Acceptance, demands: &Demands<'_>, now: &Now) -> Result<(), Refusal> {
-        // A cookie is its own refresh token: once it is refused nothing but a login brings another.
-        let possible = |action| match (action, acceptance.kind) {
-            (Action::Refresh, Kind::AuthJsCookie) => Action::Reauthenticate,
-            (action, _) => action,
+        let possible = |action| match action {
+            Action::Refresh if acceptance.kind.is_refreshed_by_login_alone() => Action::Reauthenticate,
+            action => action,
         };
         if let Err(refusal) = acceptance.check_time(now.judged) {
             if refusal.reason != Reason::NotYetValid {
@@ -281,7 +281,7 @@ fn give(
     now: &Now,
 ) -> Result<Verdict, Refusal> {
     // What an issuer said is as old as its answer; our own denylist tells nothing of its changes.
-    if let (Kind::OpaqueToken, Some(read)) = (acceptance.kind, acceptance.read) {
+    if let Some(read) = acceptance.read.filter(|_| acceptance.kind.is_theirs()) {
         standing.staleness = standing.staleness.max(now.elapsed.saturating_sub(read.at));
     }
     match acceptance.freshness.judge(&standing) {

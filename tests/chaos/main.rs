@@ -129,6 +129,11 @@ fn tell(outcomes: &[Outcome], took: Duration) {
         (0..3).for_each(|at| all[at] += sum[at]);
     }
     eprintln!("{:<29} {:>9} {:>9} {:>10}   in {:.0} s", "in all", all[0], all[1], all[2], took.as_secs_f64());
+    let mut broken = String::new();
+    for outcome in outcomes.iter().filter(|outcome| !outcome.violations.is_empty()) {
+        broken += &format!("\n=== {outcome}\n{}\n", outcome.violations.join("\n"));
+    }
+    assert!(broken.is_empty(), "rules were broken:\n{broken}");
     if outcomes.len() >= scenario::all().len() / 2 {
         // Rounds in which nothing happens that the rules are about would pass whatever is broken.
         let events = (0..3).map(|at| outcomes.iter().map(|outcome| outcome.events[at]).sum::<usize>());
@@ -138,9 +143,4 @@ fn tell(outcomes: &[Outcome], took: Duration) {
             revoked > 10 * outcomes.len() && exchanged > 2 * outcomes.len() && reused > outcomes.len() / 2;
         assert!(enough, "the rounds exercise too little");
     }
-    let mut broken = String::new();
-    for outcome in outcomes.iter().filter(|outcome| !outcome.violations.is_empty()) {
-        broken += &format!("\n=== {outcome}\n{}\n", outcome.violations.join("\n"));
-    }
-    assert!(broken.is_empty(), "rules were broken:\n{broken}");
 }

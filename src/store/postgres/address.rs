@@ -54,7 +54,7 @@ pub struct Address {
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Host {
+pub(in crate::store) enum Host {
     Tcp { name: String, port: u16 },
     Socket { directory: PathBuf, port: u16 },
 }
@@ -113,12 +113,12 @@ impl Address {
         &self.database
     }
 
-    pub(super) fn hosts(&self) -> &[Host] {
+    pub(in crate::store) fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
     /// Whether connections to this host are encrypted, and verified.
-    pub(super) fn tls_to(&self, host: &Host) -> bool {
+    pub(in crate::store) fn tls_to(&self, host: &Host) -> bool {
         match (host, self.protection) {
             (Host::Socket { .. }, _) | (_, Some(Protection::Disable)) => false,
             (_, Some(Protection::Require | Protection::VerifyFull)) => true,

@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 
 /// A piece of work on a connection failed.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(in crate::store) enum Failed {
     /// The server or the connection.
     Postgres(Error),
     /// The connection can't be used any more: it leads to a replica, or what it relied on is gone.

@@ -42,11 +42,11 @@ impl About {
 }
 
 /// A connection to a primary. Dropping it cuts it, whatever it is in the middle of.
-pub(super) struct Link {
-    pub(super) client: Client,
+pub(in crate::store) struct Link {
+    pub(in crate::store) client: Client,
     pub(super) about: About,
     pub(super) heads: Arc<Heads>,
-    prepared: Mutex<HashMap<&'static str, Statement>>,
+    prepared: Mutex<HashMap<Box<str>, Statement>>,
     /// A commit was not waited for until the standbys had it.
     unconfirmed: Arc<AtomicBool>,
     /// Something was appended since this was last asked.
@@ -89,35 +89,31 @@ impl Drop for Link {
 
 impl Link {
     /// Statements, prepared once for each connection. Those that are sent together have to be prepared before.
-    pub(super) async fn statements<const N: usize>(
+    pub(in crate::store) async fn statements<const N: usize>(
         &self,
-        texts: [&'static str; N],
+        texts: [&str; N],
     ) -> Result<[Statement; N], Failed> {
         for text in texts {
             if !self.prepared.lock().contains_key(text) {
                 let statement = self.client.prepare(text).await?;
-                self.prepared.lock().insert(text, statement);
+                self.prepared.lock().insert(text.into(), statement);
             }
         }
         let prepared = self.prepared.lock();
-        let found: Vec<_> = texts.iter().filter_map(|text| prepared.get(text).cloned()).collect();
+        let found: Vec<_> = texts.iter().filter_map(|text| prepared.get(*text).cloned()).collect();
         found.try_into().map_err(|_| Failed::Stale("a statement was not prepared"))
     }
 
     /// One statement, a transaction by itself or inside one.
-    pub(super) async fn query(
-        &self,
-        text: &'static str,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Failed> {
+    pub(super) async fn query(&self, text: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failed> {
         let [statement] = self.statements([text]).await?;
         Ok(self.client.query(&statement, values).await?)
     }
 
     /// One statement that returns nothing; how many rows it changed.
-    pub(super) async fn execute(
+    pub(in crate::store) async fn execute(
         &self,
-        text: &'static str,
+        text: &str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, Failed> {
         let [statement] = self.statements([text]).await?;

@@ -8,20 +8,20 @@
 //! Sessions' settings, prepared statements, advisory locks and LISTEN are used: behind a pooler only its session mode works.
 
 mod address;
-mod failed;
+pub(super) mod failed;
 mod heads;
 mod inspect;
-mod link;
+pub(super) mod link;
 mod listen;
 mod locks;
 mod log;
 mod login;
 mod namespace;
-mod pool;
+pub(super) mod pool;
 mod restore;
 mod rows;
 mod sessions;
-mod tls;
+pub(super) mod tls;
 
 pub use address::{Address, BadAddress};
 

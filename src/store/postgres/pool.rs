@@ -32,9 +32,11 @@ const LONGEST_READ: Duration = Duration::from_secs(5);
 const TRIES: u32 = 8;
 
 /// The connections to one namespace.
-pub(super) struct Pool {
+pub(in crate::store) struct Pool {
     pub(super) address: Address,
     pub(super) access: Access,
+    /// The database is an application's, and nothing in it ours.
+    of_others: bool,
     pub(super) heads: Arc<Heads>,
     pub(super) runtime: Handle,
     slots: Arc<Semaphore>,
@@ -92,7 +94,7 @@ impl Pause {
 }
 
 /// Work on a connection, in a form that can be tried again.
-pub(super) trait Work<T>:
+pub(in crate::store) trait Work<T>:
     for<'a> Fn(&'a Link) -> BoxFuture<'a, Result<T, Failed>> + Send + Sync + 'static
 {
 }
@@ -116,12 +118,18 @@ impl Pool {
             known: AtomicBool::new(false),
             announcing: AtomicBool::new(false),
             to_announce: AtomicBool::new(false),
+            of_others: false,
             access,
         }
     }
 
+    /// To a database in which no namespace of ours is looked for.
+    pub(in crate::store) fn of_others(address: Address, access: Access, runtime: Handle) -> Self {
+        Self { of_others: true, ..Self::new(address, access, runtime) }
+    }
+
     /// Does the work, within the time a call may take.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(in crate::store) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
@@ -288,6 +296,7 @@ impl Pool {
         self.settle_on(&link)?;
         let served = async {
             match purpose {
+                Purpose::Use { .. } | Purpose::Look if self.of_others => Ok(()),
                 Purpose::Use { known } => namespace::ready(&link, &self.access, known).await,
                 Purpose::Look => namespace::check(&link, &self.access).await,
                 Purpose::Migrate => Ok(()),

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Reads the files and makes a connector of them.
-pub(super) fn connector(access: &Access) -> Result<MakeRustlsConnect, ServerFault> {
+pub(in crate::store) fn connector(access: &Access) -> Result<MakeRustlsConnect, ServerFault> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| ServerFault::Odd(error.into()))?;

@@ -95,6 +95,7 @@ impl World {
         let verifier = Verifier::new(Parts {
             issuers: vec![IssuerSettings {
                 cookies: None,
+                table: None,
                 opaque: None,
                 relay: None,
                 policy: policy(),

@@ -1,0 +1,390 @@
+//! Sessions that an application keeps in a table of its own, as Auth.js does with the strategy `database`. The token is
+//! the row's name; the row says whose it is and when it ends.
+//!
+//! A row answers from memory no longer than the policy's staleness bound, and its age is the answer's staleness: what the
+//! application deletes is refused by then, or at once where a caller asks for full consistency. What is taken back here is
+//! deleted there.
+
+use crate::clock::{Clock, Timestamp};
+use crate::revocation::{DenialKey, Draft};
+use crate::token::{Action, Issuer, Reason, TokenDigest, random_bytes};
+use crate::verify::accept::plain;
+use crate::verify::acceptance::Read;
+use crate::verify::json;
+use crate::verify::jwt::Signed;
+use crate::verify::table_rules::{Fate, RowTimes, TableRules};
+use crate::verify::{
+    Acceptance, IssuerEntry, IssuerFailed, Possession, RETRY_AFTER, Refusal, RevocationRelay, Verifier,
+};
+use std::error::Error;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// After an end that could not be moved it is tried again: each try is a read and a write.
+const EXTEND_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Rows that one statement of a purge deletes at most.
+const PURGE_BATCH: u32 = 500;
+/// Kept this much longer than the clock asks, because the application's clock differs.
+const PURGE_SLACK: Duration = Duration::from_secs(120);
+/// Members of the claims that are not the application's to set.
+pub const TABLE_CLAIMS: [&str; 6] = ["iss", "sub", "aud", "sid", "exp", "auth_time"];
+
+/// A row, and what goes with it.
+#[derive(Clone)]
+pub struct SessionRow {
+    /// The session's id, no secret.
+    pub session: String,
+    /// Whose it is.
+    pub subject: String,
+    /// When.
+    pub times: RowTimes,
+    /// Further claims about its subject, each by name with its JSON text.
+    pub claims: Vec<(String, String)>,
+}
+
+/// Which rows.
+#[derive(Clone, Debug)]
+pub enum Rows {
+    /// The one of this token.
+    Token(crate::token::Secret),
+    /// The one with this id.
+    Session(String),
+    /// A subject's, but for the one with this id.
+    Subject {
+        /// Whose.
+        subject: String,
+        /// Stays.
+        except: Option<String>,
+    },
+    /// All of them.
+    All,
+}
+
+/// The table does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// Not reached, not in time, or not now.
+    #[error("the session table could not be reached")]
+    Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    /// Not as the configuration says. Names settings, tables and columns, never what is in a row.
+    #[error("the session table is not as configured: {0}")]
+    Malformed(String),
+}
+
+/// A table of sessions in somebody else's database.
+#[tonic::async_trait]
+pub trait SessionTable: Send + Sync + std::fmt::Debug + 'static {
+    /// The row of a token, from the primary, now. Rows that end by the first instant or were created by the second don't
+    /// count as a subject's live ones.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    async fn find(
+        &self,
+        token: &str,
+        live_after: (Timestamp, Timestamp),
+    ) -> Result<Option<SessionRow>, TableError>;
+
+    /// Moves the end of a token's row, if by now it is not past `live` and not after `due`: of several who try at once one
+    /// writes.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    async fn extend(
+        &self,
+        token: &str,
+        to: Timestamp,
+        live: Timestamp,
+        due: Timestamp,
+    ) -> Result<(), TableError>;
+
+    /// The ids of at most so many of these.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    async fn list(&self, rows: &Rows, limit: u32) -> Result<Vec<String>, TableError>;
+
+    /// Deletes them; returns the ids of those that were there, but for [`Rows::All`].
+    ///
+    /// # Errors
+    /// [`TableError`].
+    async fn delete(&self, rows: &Rows) -> Result<Vec<String>, TableError>;
+
+    /// Deletes at most so many that ended by the first instant or, where the table tells, were created by the second; by the
+    /// earlier of our clock and the database's where that has one. Returns how many.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    async fn purge(
+        &self,
+        ended_by: Timestamp,
+        created_by: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<u32, TableError>;
+
+    /// Whether the table is there and as configured.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    async fn look(&self) -> Result<(), TableError>;
+}
+
+/// A table of sessions as this sidecar judges them.
+#[derive(Debug)]
+pub struct TableSettings {
+    /// The table.
+    pub table: Arc<dyn SessionTable>,
+    /// How its sessions live.
+    pub rules: TableRules,
+    /// The cookies that its tokens are kept in.
+    pub cookies: Vec<String>,
+    /// Whether its rows tell their login.
+    pub tells_logins: bool,
+    /// How often what is over is deleted; `None`: never.
+    pub purge_every: Option<Duration>,
+}
+
+/// A table, and how often all of it was taken back here.
+#[derive(Debug)]
+pub struct SessionRows {
+    settings: TableSettings,
+    generation: AtomicU64,
+}
+
+impl SessionRows {
+    /// Of these settings.
+    #[must_use]
+    pub const fn new(settings: TableSettings) -> Self {
+        Self { settings, generation: AtomicU64::new(1) }
+    }
+
+    /// The table itself.
+    #[must_use]
+    pub fn table(&self) -> &Arc<dyn SessionTable> {
+        &self.settings.table
+    }
+
+    /// Whether its rows tell their login.
+    #[must_use]
+    pub const fn tells_logins(&self) -> bool {
+        self.settings.tells_logins
+    }
+
+    pub(super) fn cookies(&self) -> &[String] {
+        &self.settings.cookies
+    }
+
+    /// What acceptances are bound to.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Deletes every row. What was read before is not answered from memory any more.
+    ///
+    /// # Errors
+    /// [`TableError`]; some may be gone.
+    pub async fn end_all(&self) -> Result<(), TableError> {
+        // Before as well as after: nothing read beside it may stay.
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        let deleted = self.settings.table.delete(&Rows::All).await;
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        deleted.map(drop)
+    }
+
+    /// Deletes what is over, as often as the settings say, until cancelled. Several sidecars may do so at once.
+    pub async fn run(self: Arc<Self>, clock: Clock, cancel: CancellationToken) {
+        let Some(every) = self.settings.purge_every else { return };
+        let mut failing = false;
+        loop {
+            let [byte] = random_bytes::<1>().unwrap_or([128]);
+            let pause = every.mul_f64(0.75 + f64::from(byte) / 512.0);
+            if cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+            let Some(purged) = cancel.run_until_cancelled(self.purge_now(&clock)).await else { return };
+            match purged {
+                Ok(rows) => {
+                    failing = false;
+                    tracing::debug!(rows, "purged sessions that are over from their table");
+                }
+                Err(error) if !failing => {
+                    failing = true;
+                    tracing::warn!(error = &error as &dyn Error, "a session table can't be purged");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn purge_now(&self, clock: &Clock) -> Result<u64, TableError> {
+        let now = clock.now().purging.before(PURGE_SLACK);
+        let (ended_by, created_by) = self.settings.rules.live_after(now);
+        let mut purged = 0_u64;
+        loop {
+            let batch = self.settings.table.purge(ended_by, created_by, now, PURGE_BATCH).await?;
+            purged += u64::from(batch);
+            if batch < PURGE_BATCH {
+                return Ok(purged);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl RevocationRelay for SessionRows {
+    async fn revoke(&self, token: &str) -> Result<(), IssuerFailed> {
+        let rows = Rows::Token(crate::token::Secret::new(token.as_bytes().to_vec()));
+        let deleted = self.settings.table.delete(&rows).await;
+        deleted.map(drop).map_err(|error| {
+            tracing::warn!(
+                error = &error as &dyn Error,
+                "a session that was taken back could not be deleted"
+            );
+            IssuerFailed
+        })
+    }
+
+    fn failure(&self) -> Reason {
+        Reason::StoreUnavailable
+    }
+}
+
+impl Verifier {
+    /// The session table of an issuer, where it has one.
+    #[must_use]
+    pub fn session_rows(&self, issuer: &str) -> Option<&Arc<SessionRows>> {
+        self.issuers.get(issuer)?.settings.table.as_ref()
+    }
+
+    /// Reads a token's row, moves its end where that is due, and keeps what it says.
+    pub(super) async fn read_row(
+        &self,
+        entry: &Arc<IssuerEntry>,
+        token: &str,
+        digest: TokenDigest,
+        patience: Duration,
+    ) -> Result<Arc<Acceptance>, Refusal> {
+        let issuer = entry.settings.policy.issuer();
+        let Some(rows) = &entry.settings.table else { return Err(failed(issuer)) };
+        let TableSettings { table, rules, .. } = &rows.settings;
+        let (generation, asked) = (rows.generation(), self.clock.now());
+        let reading = async {
+            let found = table
+                .find(token, rules.live_after(asked.judged))
+                .await
+                .map_err(|error| told(&error, issuer))?;
+            // Whatever it says now, what it said before is over.
+            self.cache.forget(&digest);
+            let Some(row) = found else { return Err(over(Reason::SessionEnded, issuer)) };
+            let revoked =
+                self.denylist.denies_session(DenialKey::session(issuer, &row.session), asked.judged);
+            match rules.judge(&row.times, asked.judged) {
+                _ if revoked => Err(over(Reason::Revoked, issuer)),
+                Fate::Ended => Err(over(Reason::SessionEnded, issuer)),
+                Fate::Idle => Err(over(Reason::SessionIdle, issuer)),
+                Fate::Crowded => {
+                    // So that the application refuses it, too.
+                    let _told = rows.revoke(token).await;
+                    Err(over(Reason::SessionEnded, issuer))
+                }
+                Fate::Live { ends_at, touch_at, extend_to: None } => Ok((row, ends_at, touch_at)),
+                Fate::Live { ends_at, touch_at, extend_to: Some(to) } => {
+                    let due = to.before(rules.update_age);
+                    match table.extend(token, to, asked.judged, due).await {
+                        Ok(()) => Ok((row, ends_at, touch_at)),
+                        Err(error) => {
+                            tracing::warn!(
+                                %issuer,
+                                error = &error as &dyn Error,
+                                "a session's end could not be moved; it is answered by what was written last"
+                            );
+                            let unmoved = row.times.expires_at.min(ends_at);
+                            Ok((row, unmoved, asked.judged.after(EXTEND_AGAIN_AFTER)))
+                        }
+                    }
+                }
+            }
+        };
+        let read = tokio::time::timeout(patience, reading).await;
+        let (row, ends_at, touch_at) = read.unwrap_or_else(|_| Err(failed(issuer)))?;
+        let claims = claims(issuer, entry.settings.policy.audiences(), &row, ends_at);
+        let odd = |_| told(&TableError::Malformed("a row's columns make no claims".to_owned()), issuer);
+        let parsed = json::parse(claims.as_bytes()).map_err(odd)?;
+        let signed = Signed::of_row(token, claims.as_bytes(), parsed);
+        let judged = signed.judge(&entry.settings.policy);
+        let mut accepted = judged.map_err(|denied| plain(denied, Some(issuer)))?;
+        accepted.expires_at = ends_at;
+        accepted.logged_in_at = row.times.created_at;
+        accepted.refresh_after = None;
+        let read = Read { at: asked.elapsed, touch_at, lasts: Duration::MAX };
+        Ok(self.keep(accepted, digest, entry, generation, Some(read)))
+    }
+
+    /// What the holder of a session's token may take back: the session, whatever is left of it, in whichever of these tables
+    /// it is.
+    pub(super) async fn possession_of_row(
+        &self,
+        tables: &[Arc<IssuerEntry>],
+        token: &str,
+        deadline: Duration,
+    ) -> Result<Possession, Refusal> {
+        let now = self.clock.now().judged;
+        for entry in tables {
+            let issuer = entry.settings.policy.issuer();
+            let Some(rows) = &entry.settings.table else { continue };
+            let finding = rows.settings.table.find(token, rows.settings.rules.live_after(now));
+            let found = tokio::time::timeout(deadline, finding).await.map_err(|_| failed(issuer))?;
+            if let Some(row) = found.map_err(|error| told(&error, issuer))? {
+                let key = DenialKey::session(issuer, &row.session);
+                let expires_at = now.after(entry.settings.longest_life);
+                let relay = Some(Arc::clone(rows) as Arc<dyn RevocationRelay>);
+                return Ok(Possession::Proven { draft: Draft::Session { key, expires_at }, relay });
+            }
+        }
+        Ok(Possession::Nothing)
+    }
+}
+
+/// What a row says, as the claims of a token.
+fn claims(issuer: &str, audiences: &[String], row: &SessionRow, ends_at: Timestamp) -> String {
+    let text = |text: &str| serde_json::Value::from(text);
+    let mut claims = format!(
+        r#"{{"iss":{},"sub":{},"aud":{},"sid":{},"exp":{}"#,
+        text(issuer),
+        text(&row.subject),
+        serde_json::Value::from(audiences),
+        text(&row.session),
+        ends_at.as_secs()
+    );
+    // Writing to a String can't fail.
+    if let Some(created_at) = row.times.created_at {
+        let _ = write!(claims, r#","auth_time":{}"#, created_at.as_secs());
+    }
+    for (name, value) in &row.claims {
+        let _ = write!(claims, ",{}:{value}", text(name));
+    }
+    claims.push('}');
+    claims
+}
+
+fn over(reason: Reason, issuer: &Issuer) -> Refusal {
+    Refusal::Denied { reason, action: Action::Reauthenticate, issuer: Some(Arc::clone(issuer)) }
+}
+
+fn failed(issuer: &Issuer) -> Refusal {
+    Refusal::Undecided {
+        reason: Reason::StoreUnavailable,
+        retry_after: RETRY_AFTER,
+        issuer: Some(Arc::clone(issuer)),
+    }
+}
+
+fn told(error: &TableError, issuer: &Issuer) -> Refusal {
+    tracing::warn!(%issuer, error = error as &dyn Error, "a session could not be read");
+    failed(issuer)
+}
