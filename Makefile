@@ -39,7 +39,7 @@ $(VENV)/redis: $(VENV)/ready
 	@touch $@
 
 # Other people's libraries and servers, from npm: what they write is read here, and what we write there.
-interop: $(NODE)/ready $(VENV)/ready
+interop: $(NODE)/ready $(VENV)/ready servers
 	TEST_NODE=$(abspath $(NODE)) TEST_PYTHON=$(abspath $(PYTHON)) cargo test --locked --test interop
 
 $(NODE)/ready: $(wildcard tests/interop/node/*)

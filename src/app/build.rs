@@ -1,6 +1,7 @@
 //! From the configuration to built rooms.
 
-use crate::app::issuers::{Issuers, build_issuers};
+use crate::app::edge::{edge_settings, rest, served_names};
+use crate::app::issuers::{Issuers, TokenAt, build_issuers};
 use crate::app::reader::SessionsForVerify;
 use crate::app::reload::Reload;
 use crate::app::rooms::{OwnRooms, build_callers, build_own, build_tls, chain, group_id};
@@ -12,11 +13,11 @@ use crate::config::{self, Config, Faults};
 use crate::grpc::callers::Callers;
 use crate::grpc::listener::Listener;
 use crate::grpc::tls::TlsSource;
-use crate::grpc::{self, Api, Rpc, serve};
+use crate::grpc::{self, Api, serve};
 use crate::keys::KeyRing;
 use crate::ops::{Health, Limits, Metrics, OpsState, Readiness};
 use crate::revocation::{Denylist, Feed, Revoker, denylist, feed};
-use crate::session::{Foundation, Purge, Reader, SessionStore, Sessions};
+use crate::session::{Foundation, Purge, Reader, Relay, RelaySettings, SessionStore, Sessions};
 use crate::store::ServerFault;
 use crate::store::sqlite;
 use crate::verify::{
@@ -29,7 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 /// Why it does not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,10 +92,17 @@ impl Assembly {
         let issuers = build_issuers(&config, own.as_ref(), &clock, &mut faults);
         let tls = build_tls(&config, &mut faults);
         let callers = Callers::new(build_callers(&config, &mut faults));
-        let Issuers { settings: issuers, introspectors } =
+        let Issuers { settings: issuers, introspectors, token_endpoints } =
             Faults::new(faults).unless(issuers).map_err(StartError::Configuration)?;
 
-        let Opened { log, sessions: sessions_store, shared } = store::open(&config)?;
+        let Opened { log, sessions: sessions_store, leases, shared } = store::open(&config)?;
+        let relays: Vec<_> = token_endpoints
+            .into_iter()
+            .map(|TokenAt { issuer, client_id, endpoint, grace }| {
+                let (leases, clock) = (Arc::clone(&leases), clock.clone());
+                Arc::new(Relay::new(RelaySettings { issuer, client_id, endpoint, leases, grace, clock }))
+            })
+            .collect();
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::new();
         let ended = CancellationToken::new();
@@ -141,6 +148,7 @@ impl Assembly {
         let parts = Arc::new(grpc::Parts {
             verifier: Arc::new(verifier),
             sessions,
+            relays: relays.clone(),
             revoker: Arc::new(Revoker::new(log, Arc::clone(&denylist))),
             denylist,
             signing: own.as_ref().and_then(|own| own.signing.clone()),
@@ -158,6 +166,9 @@ impl Assembly {
         for table in &tables {
             let (table, clock) = (Arc::clone(table), clock.clone());
             background.add(move |cancel| table.run(clock, cancel));
+        }
+        for relay in relays {
+            background.add_ending(move |cancel| relay.run(cancel));
         }
         for introspector in introspectors {
             background.add(move |cancel| introspector.run(cancel));
@@ -339,54 +350,6 @@ fn listening<T>(bound: io::Result<T>, address: impl ToString) -> Result<T, Start
 
 fn bounds(issuer: &IssuerSettings) -> impl Iterator<Item = Duration> + '_ {
     issuer.by_policy.values().map(|freshness| freshness.bound).chain([issuer.freshness.bound])
-}
-
-fn edge_settings(config: &Config) -> grpc::Settings {
-    let served = config.api.serve.iter().map(|rpc| match rpc {
-        config::Rpc::Verify => Rpc::Verify,
-        config::Rpc::Refresh => Rpc::Refresh,
-        config::Rpc::Revoke => Rpc::Revoke,
-        config::Rpc::Sessions => Rpc::Sessions,
-        config::Rpc::Jwks => Rpc::Jwks,
-    });
-    grpc::Settings {
-        served: served.collect(),
-        max_in_flight: config.api.max_in_flight.div_ceil(config.api.workers.max(1)),
-        deadline: config.api.default_deadline,
-        max_waiting_per_stream: 64,
-    }
-}
-
-/// The full names of the services served, for health.
-fn served_names(config: &Config) -> Vec<&'static str> {
-    let serves = |rpcs: &[config::Rpc]| rpcs.iter().any(|rpc| config.api.serve.contains(rpc));
-    let mut names = Vec::new();
-    if serves(&[config::Rpc::Verify, config::Rpc::Refresh, config::Rpc::Revoke]) {
-        names.push("countersign.v1.TokenService");
-    }
-    if serves(&[config::Rpc::Sessions]) {
-        names.push("countersign.v1.SessionService");
-    }
-    if serves(&[config::Rpc::Jwks]) {
-        names.push("countersign.v1.KeyService");
-    }
-    names
-}
-
-/// What is not ours: health, and the protos for whoever asks. Python's and older Go clients still ask in v1alpha.
-fn rest(health: &Health, reflection: bool) -> Routes {
-    let mut rest = Routes::new(health.server());
-    if reflection {
-        let builder = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(grpc::v1::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        if let (Ok(v1), Ok(v1alpha)) = (builder().build_v1(), builder().build_v1alpha()) {
-            rest = rest.add_service(v1).add_service(v1alpha);
-        }
-    }
-    rest
 }
 
 fn background_of_rooms(

@@ -5,7 +5,7 @@ use crate::app::tables::build_table;
 use crate::clock::Clock;
 use crate::config::{self, Config, Credentials, Fault, Floor, IssuerPreset, OwnKeys};
 use crate::keys::{self, Algorithm, CookieKeys, CookieSettings, CookieVersion, FetchUrl, KeyRing, Named};
-use crate::oauth::{Authentication, Client, ClientSettings, Endpoint, Introspector, Relay};
+use crate::oauth::{Authentication, Client, ClientSettings, Endpoint, Introspector, Relay, TokenClient};
 use crate::session::Policy;
 use crate::token::Issuer;
 use crate::verify::claims::ClaimPath;
@@ -29,6 +29,16 @@ const FOREIGN_SESSION: Duration = Duration::from_secs(90 * 86_400);
 pub(super) struct Issuers {
     pub(super) settings: Vec<IssuerSettings>,
     pub(super) introspectors: Vec<Arc<Introspector>>,
+    pub(super) token_endpoints: Vec<TokenAt>,
+}
+
+/// A token endpoint, and who presents refresh tokens there.
+pub(super) struct TokenAt {
+    pub(super) issuer: Issuer,
+    pub(super) client_id: String,
+    pub(super) endpoint: Arc<TokenClient>,
+    /// How long an attempt holds off others.
+    pub(super) grace: Duration,
 }
 
 /// Every issuer, our own first.
@@ -57,6 +67,14 @@ pub(super) fn build_issuers(
             .as_ref()
             .and_then(|revocation| client("revocation", revocation.url.as_ref(), Named::Revocation));
         let relay = relay.map(|client| Arc::new(Relay::new(client)) as Arc<dyn RevocationRelay>);
+        let refresh = settings.refresh.as_ref();
+        let token = refresh.and_then(|refresh| client("refresh", refresh.url.as_ref(), Named::Token));
+        issuers.token_endpoints.extend(refresh.zip(token).map(|(refresh, client)| TokenAt {
+            issuer: Arc::clone(&settings.issuer),
+            client_id: settings.client.as_ref().map(|client| client.id.clone()).unwrap_or_default(),
+            endpoint: Arc::new(TokenClient::new(client, clock.clone())),
+            grace: refresh.grace,
+        }));
         let opaque = settings.introspection.as_ref().zip(introspector.as_ref());
         let opaque = opaque.map(|(introspection, introspector)| OpaqueTokenSettings {
             introspection: Arc::clone(introspector) as Arc<dyn Introspection>,
@@ -220,7 +238,11 @@ fn build_foreign(
             renew_before: None,
         }),
         by_policy: HashMap::new(),
-        longest_life: max_lifetime.max(FOREIGN_SESSION) + MAX_LEEWAY,
+        // A row that a backup brings back ends by then.
+        longest_life: match &settings.credentials {
+            Credentials::Table(table) => table.max_age + MAX_LEEWAY,
+            Credentials::Jwts(_) | Credentials::Cookies(_) => max_lifetime.max(FOREIGN_SESSION) + MAX_LEEWAY,
+        },
     })
 }
 
@@ -248,6 +270,7 @@ fn build_client(
         },
         ca_file: settings.ca_file.clone(),
         timeout: settings.timeout,
+        keep_connections: named != Named::Token,
     });
     noted(client, config, at, faults)
 }

@@ -4,6 +4,7 @@
 //! [`App::run`] is what runs.
 
 mod build;
+mod edge;
 mod issuers;
 mod reader;
 mod reload;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// A task that runs beside the calls, until the token.
+/// A task that runs beside the calls, and ends by itself at the token; at the latest with the drain.
 type Task = Box<dyn FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// What runs beside the calls.
@@ -43,6 +44,20 @@ struct Background {
 
 impl Background {
     fn add<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        task: impl FnOnce(CancellationToken) -> F + Send + 'static,
+    ) {
+        self.add_ending(move |cancel| {
+            let task = task(cancel.clone());
+            // One that does not keep to the token is dropped at it.
+            async move {
+                cancel.run_until_cancelled(task).await;
+            }
+        });
+    }
+
+    /// For a task that has something to finish after the token.
+    fn add_ending<F: Future<Output = ()> + Send + 'static>(
         &mut self,
         task: impl FnOnce(CancellationToken) -> F + Send + 'static,
     ) {

@@ -90,10 +90,10 @@ impl App {
         cut.cancel();
         stop.cancel();
         tasks.close();
-        // Everything ends at the token but probes under way, which have no claim on the deadline.
+        // Everything ends at the token but refreshes under way at an issuer, and probes, which have no claim on the deadline.
         let left = end.saturating_duration_since(tokio::time::Instant::now()).max(LAST_MOMENT);
         if tokio::time::timeout(left, tasks.wait()).await.is_err() {
-            tracing::warn!("the ops listener's last connections were cut");
+            tracing::warn!("the last refreshes at issuers, or the ops listener's last connections, were cut");
         }
         tracing::info!("stopped");
         Ok(())
@@ -127,11 +127,7 @@ fn start_worker(
 
 fn spawn_background(background: Background, tasks: &TaskTracker, stop: &CancellationToken) {
     for task in background.tasks {
-        let stop = stop.clone();
-        tasks.spawn(async move {
-            // A task that keeps to the token ends by itself; one that does not is dropped at it.
-            stop.clone().run_until_cancelled(task(stop)).await;
-        });
+        tasks.spawn(task(stop.clone()));
     }
 }
 

@@ -43,6 +43,7 @@ impl Sample {
             metrics.set_feed_resyncs(cause.as_str(), self.feed.resyncs(cause));
         }
         metrics.set_feed(self.feed.restored(), self.feed.failures());
+        metrics.set_refresh_ambiguous(self.parts.relays.iter().map(|relay| relay.ambiguous()).sum());
         if let Some(sessions) = &self.parts.sessions {
             metrics.set_refresh_fast_forwards(sessions.fast_forwards());
         }

@@ -4,7 +4,7 @@ use crate::app::build::StartError;
 use crate::app::rooms::chain;
 use crate::config::{self, Config, Engine, Faults};
 use crate::revocation::RevocationLog;
-use crate::session::SessionStore;
+use crate::session::{LeaseStore, SessionStore};
 use crate::store::postgres::{self, PostgresStore};
 use crate::store::redis::{self, RedisStore};
 use crate::store::sqlite::{self, SqliteStore};
@@ -20,6 +20,7 @@ const LOOK_WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct Opened {
     pub(super) log: Arc<dyn RevocationLog>,
     pub(super) sessions: Arc<dyn SessionStore>,
+    pub(super) leases: Arc<dyn LeaseStore>,
     /// Where it is a server.
     pub(super) shared: Option<SharedStore>,
 }
@@ -42,12 +43,22 @@ pub(super) fn open(config: &Config) -> Result<Opened, StartError> {
                 "the store is open; pods on other machines don't share it"
             );
             let store = Arc::new(store);
-            Ok(Opened { log: Arc::clone(&store) as _, sessions: store, shared: None })
+            Ok(Opened {
+                log: Arc::clone(&store) as _,
+                leases: Arc::clone(&store) as _,
+                sessions: store,
+                shared: None,
+            })
         }
         config::Store::Server { engine, url, access } => {
             let store = server(config, *engine, url, access)?;
             let shared = SharedStore { store: Arc::clone(&store), access: access.clone() };
-            Ok(Opened { log: Arc::clone(&store) as _, sessions: store as _, shared: Some(shared) })
+            Ok(Opened {
+                log: Arc::clone(&store) as _,
+                leases: Arc::clone(&store) as _,
+                sessions: store as _,
+                shared: Some(shared),
+            })
         }
     }
 }
@@ -114,7 +125,7 @@ impl SharedStore {
 /// be reached is waited for while serving.
 pub(super) async fn greet_table(rows: &SessionRows) -> Result<(), TableError> {
     let looked = tokio::time::timeout(LOOK_WITHIN, rows.table().look()).await;
-    match looked.unwrap_or_else(|late| Err(TableError::Unreachable(late.into()))) {
+    match looked.unwrap_or_else(|late| Err(TableError::Unreachable(late.to_string()))) {
         Err(error @ TableError::Unreachable(_)) => {
             tracing::warn!("{}; its sessions are undecided until then", chain(&error));
             Ok(())

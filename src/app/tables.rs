@@ -21,7 +21,6 @@ pub(super) fn build_table(
         token: columns.token.clone(),
         user: columns.user.clone(),
         expires: columns.expires.clone(),
-        id: columns.id.clone(),
         created: columns.created.clone(),
         users: settings.user.as_ref().map(|user| Users {
             table: user.table.clone(),

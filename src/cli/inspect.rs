@@ -31,6 +31,8 @@ pub enum Kind {
     RefreshToken(Option<Handle>),
     /// An opaque session token of ours, with what it names.
     SessionToken(Option<Handle>),
+    /// A random UUID, as Auth.js names the sessions of its strategy `database` (RFC 9562 §5.4).
+    RowName,
     /// Nothing we know.
     Unknown,
 }
@@ -109,13 +111,32 @@ pub fn inspect(token: &str, now: Timestamp) -> Report {
         _ if token.starts_with('{') => {
             report.always(Reason::Malformed, "JSON serialization; only the compact one is read");
         }
-        _ => report.usually(
-            Reason::Malformed,
-            "neither three parts (JWT), five (encrypted cookie) nor an opaque token of ours; an issuer with \
-             `introspection` may know it",
-        ),
+        _ => {
+            if is_uuid(token) {
+                report.kind = Kind::RowName;
+                report
+                    .notes
+                    .push("what it stands for is in the application's table: `issuers[].session_table`");
+            }
+            report.usually(
+                Reason::Malformed,
+                "neither three parts (JWT), five (encrypted cookie) nor an opaque token of ours; an issuer with \
+                 `introspection` or `session_table` may know it",
+            );
+        }
     }
     report
+}
+
+/// Version 4, as `crypto.randomUUID()` writes it.
+fn is_uuid(token: &str) -> bool {
+    let digits = |part: &str, length| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let parts: Vec<_> = token.split('-').collect();
+    parts.len() == 5
+        && parts.iter().zip([8, 4, 4, 4, 12]).all(|(part, length)| digits(part, length))
+        && parts.get(2).is_some_and(|part| part.starts_with('4'))
 }
 
 impl Report {
@@ -357,6 +378,9 @@ impl fmt::Display for Report {
             Kind::Jwe => writeln!(f, "encrypted token (JWE), {} bytes", self.bytes)?,
             Kind::RefreshToken(handle) => name_handle(f, "refresh token of countersign", handle.as_ref())?,
             Kind::SessionToken(handle) => name_handle(f, "session token of countersign", handle.as_ref())?,
+            Kind::RowName => {
+                writeln!(f, "random UUID, as Auth.js names sessions that it keeps in a database")?
+            }
             Kind::Unknown => writeln!(f, "unknown, {} bytes", self.bytes)?,
         }
         for (title, members) in [("header", &self.header), ("claims", &self.claims)] {

@@ -212,3 +212,18 @@ proptest::proptest! {
         let _ = inspect(&token(&header, &claims, 64), NOW).to_string();
     }
 }
+
+#[test]
+fn a_random_uuid_is_told_as_what_auth_js_names_its_rows() {
+    let report = inspect("5f1c2a34-9a7e-4c1b-8f00-0123456789ab", NOW);
+    assert_eq!(report.kind, Kind::RowName);
+    let text = report.to_string();
+    assert!(text.contains("Auth.js names sessions") && text.contains("session_table"), "{text}");
+    for other in [
+        "5f1c2a34-9a7e-1c1b-8f00-0123456789ab",
+        "5F1C2A34-9A7E-4C1B-8F00-0123456789AB",
+        "5f1c2a34-9a7e-4c1b-8f00",
+    ] {
+        assert_eq!(inspect(other, NOW).kind, Kind::Unknown, "{other}");
+    }
+}

@@ -38,12 +38,13 @@ pub enum AuthJsVersion {
 }
 
 /// Settings of the issuer around it that say nothing about cookies.
-const OF_JWTS: [&str; 10] = [
+const OF_JWTS: [&str; 11] = [
     "preset",
     "authorized_parties",
     "client",
     "introspection",
     "revocation",
+    "refresh",
     "keys",
     "algorithms",
     "types",

@@ -1,4 +1,4 @@
-//! `issuers[].client`, `introspection` and `revocation`: who this sidecar is at an issuer, and which of its endpoints it
+//! `issuers[].client`, `introspection`, `revocation` and `refresh`: who this sidecar is at an issuer, and which of its endpoints it
 //! calls.
 
 use super::reader::{Content, Section};
@@ -52,6 +52,15 @@ pub struct Revocation {
     pub url: Option<String>,
 }
 
+/// That its sessions are refreshed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayedRefresh {
+    /// Where the token endpoint is; discovered below the issuer without it.
+    pub url: Option<String>,
+    /// How long one attempt holds off others, and its result is given to latecomers; longer than `client.timeout`.
+    pub grace: Duration,
+}
+
 /// Reads `client`.
 pub(super) fn read_client(section: &Section<'_>) -> OAuthClient {
     let auth = section.choice("auth", |word| match word {
@@ -82,6 +91,26 @@ pub(super) fn read_introspection(issuer_section: &Section<'_>, issuer: &str) -> 
 pub(super) fn read_revocation(issuer_section: &Section<'_>, issuer: &str) -> Option<Revocation> {
     let section = issuer_section.section("revocation")?;
     Some(Revocation { url: read_endpoint(issuer_section, &section, "revocation", issuer) })
+}
+
+/// Reads `refresh`.
+pub(super) fn read_refresh(
+    issuer_section: &Section<'_>,
+    client: Option<&OAuthClient>,
+    issuer: &str,
+) -> Option<RelayedRefresh> {
+    let section = issuer_section.section("refresh")?;
+    let grace = section.duration("grace", SECOND..=5 * MINUTE).unwrap_or_default();
+    if let Some(client) = client
+        && client.timeout >= grace
+    {
+        section.fault_hinting(
+            "grace",
+            "must be more than `client.timeout`: a second attempt would begin while the first is under way",
+            format!("write more than {:?}", client.timeout),
+        );
+    }
+    Some(RelayedRefresh { url: read_endpoint(issuer_section, &section, "refresh", issuer), grace })
 }
 
 /// An endpoint has a URL, or an issuer below which it is discovered; and somebody who may call it.

@@ -3,7 +3,8 @@
 use super::authjs::{self, AuthJs, read_authjs};
 use super::freshness::{Freshness, read_freshness};
 use super::introspection::{
-    Introspection, OAuthClient, Revocation, read_client, read_introspection, read_revocation,
+    Introspection, OAuthClient, RelayedRefresh, Revocation, read_client, read_introspection, read_refresh,
+    read_revocation,
 };
 use super::reader::{Content, Section};
 use super::scalar;
@@ -42,6 +43,8 @@ pub struct ForeignIssuer {
     pub introspection: Option<Introspection>,
     /// That it is told what is taken back here; never without `client`.
     pub revocation: Option<Revocation>,
+    /// That its sessions are refreshed here; never without `client`.
+    pub refresh: Option<RelayedRefresh>,
     /// Accepted `typ`; at least one.
     pub types: Vec<String>,
     /// Whether a token without `typ` is accepted.
@@ -98,7 +101,7 @@ pub enum Credentials {
     /// Encrypted session cookies.
     Cookies(AuthJs),
     /// Sessions in an application's table.
-    Table(SessionTable),
+    Table(Box<SessionTable>),
 }
 
 /// Where an issuer puts what we need: top-level names, or JSON Pointers (RFC 6901) where they begin with `/`.
@@ -166,7 +169,7 @@ pub(super) fn read_issuer(section: &Section<'_>) -> ForeignIssuer {
     let authjs = section.section("authjs").map(|cookies| read_authjs(section, &cookies));
     let table = section.section("session_table").map(|table| read_session_table(section, &table));
     let (credentials, usual_leeway) = match (authjs, table) {
-        (_, Some(table)) => (Credentials::Table(table), Duration::ZERO),
+        (_, Some(table)) => (Credentials::Table(Box::new(table)), Duration::ZERO),
         (Some(cookies), None) => (Credentials::Cookies(cookies), authjs::LEEWAY),
         (None, None) => (
             Credentials::Jwts(read_keys(&section.section_or_empty("keys"), &issuer)),
@@ -181,13 +184,15 @@ pub(super) fn read_issuer(section: &Section<'_>) -> ForeignIssuer {
         Some(IssuerPreset::Clerk) => vec!["JWT".to_owned()],
         Some(IssuerPreset::Oidc | IssuerPreset::Auth0) | None => vec!["at+jwt".to_owned(), "JWT".to_owned()],
     };
+    let client = section.section("client").map(|client| read_client(&client));
     let is_oidc = preset == Some(IssuerPreset::Oidc);
     ForeignIssuer {
         algorithms: read_algorithms(section, &credentials, preset),
         preset,
         audiences: read_audiences(section, &issuer, preset),
         authorized_parties: read_parties(section, &issuer, preset),
-        client: section.section("client").map(|client| read_client(&client)),
+        refresh: read_refresh(section, client.as_ref(), &issuer),
+        client,
         introspection: read_introspection(section, &issuer),
         revocation: read_revocation(section, &issuer),
         issuer: issuer.into(),

@@ -33,7 +33,7 @@ pub use authjs::{AuthJs, AuthJsVersion};
 pub use callers::{Caller, Identity, Right};
 pub use file::load;
 pub use freshness::{Floor, Freshness, FreshnessOverrides};
-pub use introspection::{ClientAuth, Introspection, OAuthClient, Revocation};
+pub use introspection::{ClientAuth, Introspection, OAuthClient, RelayedRefresh, Revocation};
 pub use issuer::{ClaimPaths, Credentials, Fetch, ForeignIssuer, IssuerPreset, Keys, Source};
 pub use overlay::Overlay;
 pub use own::{AtLimit, Own, OwnKeys, PolicySettings, Preset, Strategy};
@@ -170,15 +170,18 @@ fn read(root: &tree::Node, base: PathBuf, mut faults: Vec<Fault>) -> Result<Conf
     let own = top.section("own").map(|section| (own::read_own(&section), section));
     let api_section = top.section_or_empty("api");
     let issuers = read_issuers(&top, own.as_ref().map(|(own, _)| &own.issuer));
-    let has_cookies = issuers.iter().any(|issuer| matches!(issuer.credentials, Credentials::Cookies(_)));
-    let can_refresh = has_cookies || own.as_ref().is_some_and(|(own, _)| own.can_refresh());
+    // Cookies, and sessions of others, are renewed without keys of our own.
+    let renews_foreign = issuers
+        .iter()
+        .any(|issuer| matches!(issuer.credentials, Credentials::Cookies(_)) || issuer.refresh.is_some());
+    let can_refresh = renews_foreign || own.as_ref().is_some_and(|(own, _)| own.can_refresh());
     let api = api::read_api(&api_section, can_refresh);
     let listeners = Listeners {
         unix: api_section.has("unix"),
         mutual_tls: api.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     };
     let callers = callers::read_callers(&top.sections("callers"), listeners);
-    judge_served(&api_section, &api, own.as_ref(), has_cookies, &callers);
+    judge_served(&api_section, &api, own.as_ref(), renews_foreign, &callers);
     if !top.has("own") && !top.has("issuers") {
         top.fault("", "neither `own` nor `issuers`: no token could be accepted");
     }
@@ -262,12 +265,11 @@ fn judge_served(
     section: &Section<'_>,
     api: &Api,
     own: Option<&(Own, Section<'_>)>,
-    has_cookies: bool,
+    renews_foreign: bool,
     callers: &[Caller],
 ) {
     let sessions = api.serve.contains(&Rpc::Sessions);
-    // Cookies are renewed without keys of our own.
-    let refresh = api.serve.contains(&Rpc::Refresh) && !has_cookies;
+    let refresh = api.serve.contains(&Rpc::Refresh) && !renews_foreign;
     match own {
         Some((own, own_section)) => own::judge_served(own_section, own, sessions, refresh),
         None if sessions || refresh => {

@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Of Auth.js and of NextAuth 4. The names without the prefix can be planted by neighbouring hosts.
+/// Of Auth.js and of NextAuth 4. The names without the prefix can be planted over http.
 const USUAL_COOKIES: [&str; 2] = ["__Secure-authjs.session-token", "__Secure-next-auth.session-token"];
 
 /// Members of the claims that no column of the users' table may take the place of.
@@ -90,8 +90,6 @@ pub struct Columns {
     pub user: String,
     /// When it ends.
     pub expires: String,
-    /// The session's id, where it has one beside its token.
-    pub id: Option<String>,
     /// When the login was, where it tells.
     pub created: Option<String>,
 }
@@ -110,6 +108,12 @@ pub struct UserTable {
 /// Reads `session_table` in an issuer's section.
 pub(super) fn read_session_table(issuer: &Section<'_>, section: &Section<'_>) -> SessionTable {
     refuse_settings_of_jwts(issuer, "session_table");
+    let claims = issuer.section_or_empty("claims");
+    for claim in ["subject", "session", "login"] {
+        if claims.has(claim) {
+            claims.fault(claim, "has no meaning beside `session_table`: its columns say it");
+        }
+    }
     for setting in ["authjs", "leeway", "renew_before"] {
         if issuer.has(setting) {
             issuer.fault(setting, "has no meaning beside `session_table`");
@@ -160,7 +164,6 @@ fn read_columns(section: &Section<'_>) -> Columns {
         token: named(section, "token").unwrap_or_default(),
         user: named(section, "user").unwrap_or_default(),
         expires: named(section, "expires").unwrap_or_default(),
-        id: named(section, "id"),
         created: named(section, "created"),
     }
 }
@@ -193,7 +196,7 @@ fn read_database(section: &Section<'_>) -> Database {
         Url::Server(super::Engine::Redis, _) => {
             Err("expected `postgres://USER@HOST/DATABASE` or `sqlite:PATH`".to_owned())
         }
-        url => Ok(url),
+        url @ (Url::Sqlite(_) | Url::Server(..)) => Ok(url),
     });
     match url {
         Some(Url::Server(_, url)) => Database::Postgres {

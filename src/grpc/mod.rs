@@ -6,6 +6,7 @@ mod cookies;
 mod key;
 pub mod limits;
 pub mod listener;
+mod relay;
 mod revoke;
 mod router;
 pub mod serve;

@@ -150,7 +150,7 @@ async fn end_session(parts: &Parts, target: &v1::SessionRevocation) -> Result<Re
     let issuer = issuer_of(parts, target.issuer.as_deref(), "session.issuer")?;
     let revision = parts.revoker.revoke(session_draft(parts, &issuer, id)?).await?;
     if let Some(rows) = parts.verifier.session_rows(&issuer) {
-        rows.table().delete(&Rows::Session(id.clone())).await?;
+        rows.end(&Rows::Session(id.clone())).await?;
     }
     Ok(revision)
 }
@@ -195,7 +195,7 @@ async fn end_rows(
     for session in &denied {
         revision = parts.revoker.revoke(session_draft(parts, issuer, session)?).await?;
     }
-    for session in rows.table().delete(which).await? {
+    for session in rows.end(which).await? {
         if !denied.contains(&session) {
             revision = parts.revoker.revoke(session_draft(parts, issuer, &session)?).await?;
         }
@@ -211,15 +211,17 @@ async fn end_issuer(parts: &Parts, target: &v1::IssuerRevocation) -> Result<Revi
     if rows.is_some() && before.is_some() {
         return Err(status::bad_call("issuer.before", NOW_ALONE));
     }
-    let (key, longest) = (DenialKey::issuer(&issuer), longest(parts, &issuer)?);
-    let cut_off = || parts.revoker.revoke(Draft::Issuer { key, before, now, longest });
-    let Some(rows) = rows else { return Ok(cut_off().await?) };
-    // A cut-off where logins are told; without, it would hit those to come.
+    let key = DenialKey::issuer(&issuer);
+    let cut_off = |longest| parts.revoker.revoke(Draft::Issuer { key, before, now, longest });
+    let Some(rows) = rows else { return Ok(cut_off(longest(parts, &issuer)?).await?) };
+    // A cut-off where logins are told; without, it would hit those to come. It is for what other sidecars hold in memory, and
+    // lasts no longer than that: the application's clock may stand behind.
+    let held = parts.verifier.staleness_bound(&issuer).unwrap_or_default();
     let revision = match rows.tells_logins() {
-        true => cut_off().await?,
+        true => cut_off(held).await?,
         false => parts.denylist.standing(&parts.clock.now()).revision,
     };
-    rows.end_all().await?;
+    rows.end(&Rows::All).await?;
     Ok(revision)
 }
 

@@ -10,7 +10,7 @@ use crate::grpc::{codec, revoke, status, stream, token, v1};
 use crate::keys::{HandleKeys, SigningKeys};
 use crate::ops::Metrics;
 use crate::revocation::{Denylist, Revoker};
-use crate::session::Sessions;
+use crate::session::{Relay, Sessions};
 use crate::token::Issuer;
 use crate::verify::Verifier;
 use arc_swap::ArcSwap;
@@ -67,6 +67,8 @@ pub struct Parts {
     pub signing: Option<Arc<SigningKeys>>,
     /// Our own issuer.
     pub own_issuer: Option<Issuer>,
+    /// Who refreshes sessions of other issuers.
+    pub relays: Vec<Arc<Relay>>,
     /// Tells refresh and session tokens from forgeries, for whoever revokes by holding one.
     pub handles: Option<Arc<HandleKeys>>,
     /// Who may call what; replaced whole when secrets are read again.

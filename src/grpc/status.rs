@@ -92,7 +92,7 @@ const fn message(reason: Reason) -> &'static str {
         Reason::Overloaded => "too many calls in flight; try again",
         Reason::BadCall => "the call is malformed",
         Reason::InternalError => "internal error",
-        Reason::Inactive => "the issuer says that the token is not active; refresh it",
+        Reason::Inactive => "the issuer says that the token is not active",
         Reason::IssuerUnavailable => "undecided: the issuer did not answer; try again",
     }
 }

@@ -4,8 +4,9 @@ use crate::grpc::codec::{AnswerStanding, VerifyAnswer};
 use crate::grpc::router::Parts;
 use crate::grpc::v1::consistency::Requirement;
 use crate::grpc::v1::{self, RefreshRequest, RefreshResponse, VerifyRequest};
-use crate::grpc::{cookies, status, timestamp};
-use crate::session::{Renewed, Tokens};
+use crate::grpc::{cookies, relay, status, timestamp};
+use crate::keys::HandleKind;
+use crate::session::{Relay, Renewed, Tokens};
 use crate::token::Revision;
 use crate::verify::{Accepted, Consistency, Demands, Kind, Verdict};
 use prost::Message;
@@ -180,11 +181,16 @@ impl<'a> UnaryService<RefreshRequest> for RefreshCall<'a> {
     fn call(&mut self, request: Request<RefreshRequest>) -> Self::Future {
         let parts = self.parts;
         Box::pin(async move {
-            let RefreshRequest { refresh_token: token, credential_name: name } = request.into_inner();
+            let RefreshRequest { refresh_token: token, credential_name: name, issuer } = request.into_inner();
             let token =
                 token.ok_or_else(|| status::bad_call("refresh_token", "set it to the refresh token"))?;
-            if parts.verifier.renews(&token) {
+            let is_ours = HandleKind::of(&token).is_some();
+            // Some issuers' refresh tokens look like cookies: whose one is counts before what it looks like.
+            if !is_ours && issuer.is_none() && parts.verifier.renews(&token) {
                 return renew_cookie(parts, &token, &name).await;
+            }
+            if !is_ours && let Some(relay) = relay_of(parts, issuer.as_deref())? {
+                return relay::refresh(parts, relay, &token).await;
             }
             let sessions = parts.sessions.as_ref().ok_or_else(not_served)?;
             let refreshed = sessions.refresh(&token).await;
@@ -197,6 +203,23 @@ impl<'a> UnaryService<RefreshRequest> for RefreshCall<'a> {
                 cookies: Vec::new(),
             }))
         })
+    }
+}
+
+/// Who refreshes a token that is not ours.
+fn relay_of<'p>(parts: &'p Parts, issuer: Option<&str>) -> Result<Option<&'p Relay>, Status> {
+    let relays = parts.relays.as_slice();
+    match (issuer, relays) {
+        (None, []) => Ok(None),
+        (None, [only]) => Ok(Some(only)),
+        (None, _) => {
+            Err(status::bad_call("issuer", "name whose refresh token it is: several are refreshed here"))
+        }
+        (Some(name), _) => {
+            let named = relays.iter().find(|relay| **relay.issuer() == *name);
+            let unknown = || status::bad_call("issuer", "name an issuer whose sessions are refreshed here");
+            named.map(|relay| Some(&**relay)).ok_or_else(unknown)
+        }
     }
 }
 
@@ -218,6 +241,7 @@ async fn renew_cookie(parts: &Parts, cookie: &str, name: &str) -> Result<Respons
             refresh_token: String::new(),
             refresh_token_expires_at: None,
             refresh_after: Some(timestamp(renewed.refresh_after)),
+            id_token: String::new(),
         }),
         session_id: renewed.session_id,
         revision: renewed.revision.to_string(),
@@ -233,6 +257,7 @@ pub(super) fn tokens_message(tokens: Tokens) -> v1::Tokens {
         refresh_after: tokens.refresh_after.map(timestamp),
         access_token: tokens.access_token,
         refresh_token: tokens.refresh_token.unwrap_or_default(),
+        id_token: String::new(),
     }
 }
 

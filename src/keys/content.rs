@@ -9,10 +9,11 @@ use aws_lc_rs::cipher::{
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::iv::FixedLength;
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::{digest, hkdf, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::fmt;
+use zeroize::Zeroizing;
 
 /// How the content is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +78,14 @@ enum Parts {
     Gcm(LessSafeKey),
 }
 
+struct Length(usize);
+
+impl hkdf::KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
 /// The bytes are no key of that algorithm's length.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a key of this algorithm's length")]
@@ -112,6 +121,24 @@ impl ContentKey {
             }
         };
         Ok(Self { parts, thumbprint: thumbprint(algorithm, key).into() })
+    }
+
+    /// A key derived from a secret by HKDF-SHA-256 (RFC 5869).
+    ///
+    /// # Errors
+    /// [`BadContentKey`]: never, as far as known.
+    pub fn derived(
+        algorithm: ContentEncryption,
+        secret: &Secret,
+        salt: &[u8],
+        info: &[u8],
+    ) -> Result<Self, BadContentKey> {
+        let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret.expose());
+        let info = [info];
+        let expanded = extracted.expand(&info, Length(algorithm.key_bytes())).map_err(|_| BadContentKey)?;
+        let mut bytes = Zeroizing::new(vec![0; algorithm.key_bytes()]);
+        expanded.fill(&mut bytes).map_err(|_| BadContentKey)?;
+        Self::new(algorithm, &Secret::new(std::mem::take(&mut *bytes)))
     }
 
     /// Which algorithm it is for.

@@ -8,7 +8,6 @@ use crate::keys::signing::Causes;
 use crate::keys::watched::{LOOK_EVERY, read_whole};
 use crate::token::{Secret, TokenDigest};
 use arc_swap::ArcSwap;
-use aws_lc_rs::hkdf;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -267,6 +266,10 @@ fn read(path: &Path) -> Result<Secret, CookieKeyError> {
 }
 
 fn derive(settings: &CookieSettings, secrets: &[Secret]) -> Result<Vec<CookieKey>, CookieKeyError> {
+    let derived = |algorithm, secret: &Secret, salt: &str, info: &str| {
+        ContentKey::derived(algorithm, secret, salt.as_bytes(), info.as_bytes())
+            .map_err(|_| CookieKeyError::Unusable)
+    };
     let mut keys = Vec::new();
     for (place, secret) in secrets.iter().enumerate() {
         for algorithm in settings.version.decrypts() {
@@ -274,43 +277,18 @@ fn derive(settings: &CookieSettings, secrets: &[Secret]) -> Result<Vec<CookieKey
                 CookieVersion::AuthJs5 => {
                     for name in &settings.names {
                         let info = format!("Auth.js Generated Encryption Key ({name})");
-                        let key = expand(secret, name, &info, *algorithm)?;
+                        let key = derived(*algorithm, secret, name, &info)?;
                         keys.push(CookieKey { name: Some(name.as_str().into()), place, key });
                     }
                 }
                 CookieVersion::NextAuth4 => {
-                    let key = expand(secret, "", "NextAuth.js Generated Encryption Key", *algorithm)?;
+                    let key = derived(*algorithm, secret, "", "NextAuth.js Generated Encryption Key")?;
                     keys.push(CookieKey { name: None, place, key });
                 }
             }
         }
     }
     Ok(keys)
-}
-
-struct Length(usize);
-
-impl hkdf::KeyType for Length {
-    fn len(&self) -> usize {
-        self.0
-    }
-}
-
-/// HKDF-SHA-256 (RFC 5869).
-fn expand(
-    secret: &Secret,
-    salt: &str,
-    info: &str,
-    algorithm: ContentEncryption,
-) -> Result<ContentKey, CookieKeyError> {
-    let unusable = |_| CookieKeyError::Unusable;
-    let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt.as_bytes()).extract(secret.expose());
-    let info = [info.as_bytes()];
-    let expanded = extracted.expand(&info, Length(algorithm.key_bytes())).map_err(unusable)?;
-    let mut bytes = zeroize::Zeroizing::new(vec![0; algorithm.key_bytes()]);
-    expanded.fill(&mut bytes).map_err(unusable)?;
-    let key = Secret::new(std::mem::take(&mut *bytes));
-    ContentKey::new(algorithm, &key).map_err(|_| CookieKeyError::Unusable)
 }
 
 #[cfg(test)]
@@ -336,7 +314,8 @@ mod tests {
     }
 
     fn thumbprint_of(secret: &str, salt: &str, info: &str, algorithm: ContentEncryption) -> String {
-        let key = expand(&Secret::new(secret.into()), salt, info, algorithm).unwrap();
+        let secret = Secret::new(secret.into());
+        let key = ContentKey::derived(algorithm, &secret, salt.as_bytes(), info.as_bytes()).unwrap();
         key.thumbprint().to_owned()
     }
 

@@ -73,6 +73,7 @@ struct Discovered {
     jwks_uri: Option<String>,
     introspection_endpoint: Option<String>,
     revocation_endpoint: Option<String>,
+    token_endpoint: Option<String>,
 }
 
 /// An endpoint by its name in an OpenID configuration.
@@ -82,6 +83,8 @@ pub enum Named {
     Introspection,
     /// `revocation_endpoint`.
     Revocation,
+    /// `token_endpoint`.
+    Token,
 }
 
 /// Fetches, one connection per fetch: at one fetch in minutes a kept connection would be a stale one.
@@ -140,6 +143,7 @@ impl Fetcher {
         match endpoint {
             Named::Introspection => url(found.introspection_endpoint.as_deref(), "introspection_endpoint"),
             Named::Revocation => url(found.revocation_endpoint.as_deref(), "revocation_endpoint"),
+            Named::Token => url(found.token_endpoint.as_deref(), "token_endpoint"),
         }
     }
 

@@ -16,6 +16,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -67,6 +68,8 @@ pub struct ClientSettings {
     pub ca_file: Option<PathBuf>,
     /// The deadline of one exchange.
     pub timeout: Duration,
+    /// Whether connections are kept for the next exchange.
+    pub keep_connections: bool,
 }
 
 /// Why a client can't be made.
@@ -84,8 +87,13 @@ pub enum SetupError {
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     /// Not done within the deadline.
-    #[error("not done within {0:?}")]
-    TimedOut(Duration),
+    #[error("not done within {after:?}")]
+    TimedOut {
+        /// The deadline.
+        after: Duration,
+        /// Whether it may have been sent by then.
+        sent: bool,
+    },
     /// The endpoint could not be found.
     #[error("the endpoint could not be discovered")]
     Discovery(#[source] FetchError),
@@ -104,6 +112,19 @@ pub enum ExchangeError {
     /// The request could not be written down.
     #[error("id, secret or URL has characters that can't be sent")]
     Malformed,
+}
+
+impl ExchangeError {
+    /// Whether the endpoint may have got the request.
+    #[must_use]
+    pub fn may_have_been_sent(&self) -> bool {
+        match self {
+            Self::TimedOut { sent, .. } => *sent,
+            Self::Http(error) => !error.is_connect(),
+            Self::Body => true,
+            Self::Discovery(_) | Self::NotFoundYet | Self::Secret(_) | Self::Malformed => false,
+        }
+    }
 }
 
 /// An answer.
@@ -134,12 +155,20 @@ impl Client {
         std::fs::read(&settings.secret_file).map(Zeroizing::new).map_err(SetupError::Secret)?;
         let fetcher = Fetcher::new(settings.ca_file.clone(), settings.timeout).map_err(SetupError::Trust)?;
         let tls = fetcher.tls_config().map_err(SetupError::Trust)?;
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Half of the time, so that a host that is not there is told from one that does not answer.
+        tcp.set_connect_timeout(Some(settings.timeout / 2));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_FOR)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_max_idle_per_host(if settings.keep_connections { IDLE_CONNECTIONS } else { 0 })
             .build(connector);
         Ok(Self { settings, fetcher, http, discovered: Mutex::default(), not_found_at: Mutex::new(None) })
     }
@@ -150,22 +179,31 @@ impl Client {
         &self.settings.issuer
     }
 
+    /// The deadline of one exchange.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
     /// Posts a form and reads the answer, whatever its status.
     ///
     /// # Errors
     /// [`ExchangeError`].
     pub async fn post(&self, form: &[(&str, &str)]) -> Result<Answer, ExchangeError> {
         let timeout = self.settings.timeout;
+        let sent = AtomicBool::new(false);
         let exchange = async {
             let url = self.url().await?;
             let request = self.request(&url, form).await?;
+            sent.store(true, Ordering::Relaxed);
             let response = self.http.request(request).await.map_err(ExchangeError::Http)?;
             let status = response.status();
             let body = Limited::new(response.into_body(), LARGEST).collect().await;
             Ok(Answer { status, body: body.map_err(|_| ExchangeError::Body)?.to_bytes() })
         };
+        let late = || ExchangeError::TimedOut { after: timeout, sent: sent.load(Ordering::Relaxed) };
         let answer: Result<Answer, _> =
-            tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ExchangeError::TimedOut(timeout)));
+            tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| Err(late()));
         // It may have moved: a secret and live tokens are not sent to where an endpoint once was.
         let is_there = answer.as_ref().is_ok_and(|answer| {
             !answer.status.is_redirection()

@@ -32,6 +32,7 @@ pub struct Metrics {
     cache_misses: Striped,
     refresh: Family<Label, Counter>,
     refresh_fast_forward: Counter,
+    refresh_ambiguous: Counter,
     revoke: Family<Label, Counter>,
     feed_resync: Family<Label, Counter>,
     feed_restored: Counter,
@@ -62,6 +63,7 @@ impl Metrics {
             cache_misses: Striped::default(),
             refresh: Family::default(),
             refresh_fast_forward: Counter::default(),
+            refresh_ambiguous: Counter::default(),
             revoke: Family::default(),
             feed_resync: Family::default(),
             feed_restored: Counter::default(),
@@ -89,6 +91,11 @@ impl Metrics {
             "refresh_fast_forward",
             "Refresh tokens newer than the store, which went back in time",
             self.refresh_fast_forward.clone(),
+        );
+        r.register(
+            "refresh_ambiguous",
+            "Relayed refreshes sent after one of which nobody knows what came",
+            self.refresh_ambiguous.clone(),
         );
         r.register("revoke", "Revocations by kind", self.revoke.clone());
         r.register("feed_resync", "Full reads of the revocation log by cause", self.feed_resync.clone());
@@ -171,6 +178,11 @@ impl Metrics {
     /// Sets how many refreshes found the store behind the presented generation. Their own room counts them.
     pub fn set_refresh_fast_forwards(&self, count: u64) {
         self.refresh_fast_forward.inner().store(count, Ordering::Relaxed);
+    }
+
+    /// Sets how many relayed refreshes were sent after one of which nobody knows what came.
+    pub fn set_refresh_ambiguous(&self, count: u64) {
+        self.refresh_ambiguous.inner().store(count, Ordering::Relaxed);
     }
 
     /// Counts a revocation.
@@ -293,6 +305,7 @@ mod tests {
             "countersign_jwks_age_seconds",
             "countersign_jwks_fetch_total",
             "countersign_refresh_fast_forward_total",
+            "countersign_refresh_ambiguous_total",
             "countersign_refresh_total",
             "countersign_revision",
             "countersign_revoke_total",

@@ -1,7 +1,7 @@
 //! What the engines that run as servers of their own have in common, as whoever assembles a sidecar sees it.
 
 use crate::revocation::RevocationLog;
-use crate::session::SessionStore;
+use crate::session::{LeaseStore, SessionStore};
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 /// Making one connects nowhere. Calls connect when they have to, again and again with growing pauses, and fail at once
 /// while the pause lasts.
 #[tonic::async_trait]
-pub trait Shared: RevocationLog + SessionStore {
+pub trait Shared: RevocationLog + SessionStore + LeaseStore {
     /// Connects anew, looks, and changes nothing.
     ///
     /// # Errors

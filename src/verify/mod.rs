@@ -38,10 +38,10 @@ pub use opaque::{
 pub use policy::IssuerPolicy;
 pub use refusal::Refusal;
 pub use session_table::{
-    Rows, SessionRow, SessionRows, SessionTable, TABLE_CLAIMS, TableError, TableSettings,
+    Rows, SessionRow, SessionRows, SessionTable, TABLE_CLAIMS, TableError, TableSettings, session_id,
 };
 pub use session_token::{LiveSession, Reading, SessionReader, SessionState};
-pub use table_rules::{Fate, RowTimes, TableRules};
+pub use table_rules::{Bounds, Fate, RowTimes, TableRules};
 
 use crate::clock::Clock;
 use crate::keys::{CookieKeys, HandleKeys, KeyRing};
@@ -64,7 +64,7 @@ pub struct Demands<'a> {
     pub consistency: Consistency,
     /// How long it may take.
     pub deadline: Duration,
-    /// Where the credential was found, such as a cookie's name; empty where that was not said. Only encrypted cookies
+    /// Where the credential was found, such as a cookie's name; empty where that was not said. Only applications' cookies
     /// are judged by it.
     pub credential_name: &'a str,
 }

@@ -12,7 +12,7 @@ use crate::verify::accept::plain;
 use crate::verify::acceptance::Read;
 use crate::verify::json;
 use crate::verify::jwt::Signed;
-use crate::verify::table_rules::{Fate, RowTimes, TableRules};
+use crate::verify::table_rules::{Bounds, Fate, RowTimes, TableRules};
 use crate::verify::{
     Acceptance, IssuerEntry, IssuerFailed, Possession, RETRY_AFTER, Refusal, RevocationRelay, Verifier,
 };
@@ -35,8 +35,6 @@ pub const TABLE_CLAIMS: [&str; 6] = ["iss", "sub", "aud", "sid", "exp", "auth_ti
 /// A row, and what goes with it.
 #[derive(Clone)]
 pub struct SessionRow {
-    /// The session's id, no secret.
-    pub session: String,
     /// Whose it is.
     pub subject: String,
     /// When.
@@ -50,7 +48,7 @@ pub struct SessionRow {
 pub enum Rows {
     /// The one of this token.
     Token(crate::token::Secret),
-    /// The one with this id.
+    /// The one with this id: [`session_id`] of its token.
     Session(String),
     /// A subject's, but for the one with this id.
     Subject {
@@ -67,8 +65,8 @@ pub enum Rows {
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// Not reached, not in time, or not now.
-    #[error("the session table could not be reached")]
-    Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the session table could not be reached: {0}")]
+    Unreachable(String),
     /// Not as the configuration says. Names settings, tables and columns, never what is in a row.
     #[error("the session table is not as configured: {0}")]
     Malformed(String),
@@ -77,19 +75,14 @@ pub enum TableError {
 /// A table of sessions in somebody else's database.
 #[tonic::async_trait]
 pub trait SessionTable: Send + Sync + std::fmt::Debug + 'static {
-    /// The row of a token, from the primary, now. Rows that end by the first instant or were created by the second don't
-    /// count as a subject's live ones.
+    /// The row of a token, from the primary, now. Rows within the bounds don't count as a subject's live ones.
     ///
     /// # Errors
     /// [`TableError`].
-    async fn find(
-        &self,
-        token: &str,
-        live_after: (Timestamp, Timestamp),
-    ) -> Result<Option<SessionRow>, TableError>;
+    async fn find(&self, token: &str, not_counted: Bounds) -> Result<Option<SessionRow>, TableError>;
 
-    /// Moves the end of a token's row, if by now it is not past `live` and not after `due`: of several who try at once one
-    /// writes.
+    /// Moves the end of a token's row, if by now it is after `live` and not after `due`: of several who try at once one
+    /// writes. A row that somebody else holds is left to them.
     ///
     /// # Errors
     /// [`TableError`].
@@ -113,20 +106,14 @@ pub trait SessionTable: Send + Sync + std::fmt::Debug + 'static {
     /// [`TableError`].
     async fn delete(&self, rows: &Rows) -> Result<Vec<String>, TableError>;
 
-    /// Deletes at most so many that ended by the first instant or, where the table tells, were created by the second; by the
-    /// earlier of our clock and the database's where that has one. Returns how many.
+    /// Deletes at most so many that are over; by the earlier of our clock and the database's where that has one. What is no
+    /// instant stays. Returns how many.
     ///
     /// # Errors
     /// [`TableError`].
-    async fn purge(
-        &self,
-        ended_by: Timestamp,
-        created_by: Timestamp,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<u32, TableError>;
+    async fn purge(&self, over: Bounds, now: Timestamp, limit: u32) -> Result<u32, TableError>;
 
-    /// Whether the table is there and as configured.
+    /// Whether the table is there and as configured, and may be read and written.
     ///
     /// # Errors
     /// [`TableError`].
@@ -183,16 +170,16 @@ impl SessionRows {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Deletes every row. What was read before is not answered from memory any more.
+    /// Deletes these rows; returns the ids of those that were there, but for all. What this sidecar read before, or reads
+    /// beside it, is not answered from memory any more.
     ///
     /// # Errors
     /// [`TableError`]; some may be gone.
-    pub async fn end_all(&self) -> Result<(), TableError> {
-        // Before as well as after: nothing read beside it may stay.
+    pub async fn end(&self, rows: &Rows) -> Result<Vec<String>, TableError> {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        let deleted = self.settings.table.delete(&Rows::All).await;
+        let deleted = self.settings.table.delete(rows).await;
         self.generation.fetch_add(1, Ordering::SeqCst);
-        deleted.map(drop)
+        deleted
     }
 
     /// Deletes what is over, as often as the settings say, until cancelled. Several sidecars may do so at once.
@@ -222,10 +209,10 @@ impl SessionRows {
 
     async fn purge_now(&self, clock: &Clock) -> Result<u64, TableError> {
         let now = clock.now().purging.before(PURGE_SLACK);
-        let (ended_by, created_by) = self.settings.rules.live_after(now);
+        let over = self.settings.rules.over_by(now);
         let mut purged = 0_u64;
         loop {
-            let batch = self.settings.table.purge(ended_by, created_by, now, PURGE_BATCH).await?;
+            let batch = self.settings.table.purge(over, now, PURGE_BATCH).await?;
             purged += u64::from(batch);
             if batch < PURGE_BATCH {
                 return Ok(purged);
@@ -273,50 +260,48 @@ impl Verifier {
         let Some(rows) = &entry.settings.table else { return Err(failed(issuer)) };
         let TableSettings { table, rules, .. } = &rows.settings;
         let (generation, asked) = (rows.generation(), self.clock.now());
-        let reading = async {
-            let found = table
-                .find(token, rules.live_after(asked.judged))
-                .await
-                .map_err(|error| told(&error, issuer))?;
-            // Whatever it says now, what it said before is over.
-            self.cache.forget(&digest);
-            let Some(row) = found else { return Err(over(Reason::SessionEnded, issuer)) };
-            let revoked =
-                self.denylist.denies_session(DenialKey::session(issuer, &row.session), asked.judged);
-            match rules.judge(&row.times, asked.judged) {
-                _ if revoked => Err(over(Reason::Revoked, issuer)),
-                Fate::Ended => Err(over(Reason::SessionEnded, issuer)),
-                Fate::Idle => Err(over(Reason::SessionIdle, issuer)),
-                Fate::Crowded => {
-                    // So that the application refuses it, too.
-                    let _told = rows.revoke(token).await;
-                    Err(over(Reason::SessionEnded, issuer))
-                }
-                Fate::Live { ends_at, touch_at, extend_to: None } => Ok((row, ends_at, touch_at)),
-                Fate::Live { ends_at, touch_at, extend_to: Some(to) } => {
-                    let due = to.before(rules.update_age);
-                    match table.extend(token, to, asked.judged, due).await {
-                        Ok(()) => Ok((row, ends_at, touch_at)),
-                        Err(error) => {
-                            tracing::warn!(
-                                %issuer,
-                                error = &error as &dyn Error,
-                                "a session's end could not be moved; it is answered by what was written last"
-                            );
-                            let unmoved = row.times.expires_at.min(ends_at);
-                            Ok((row, unmoved, asked.judged.after(EXTEND_AGAIN_AFTER)))
-                        }
+        let session = session_id(token);
+        let revoked =
+            || self.denylist.denies_session(DenialKey::session(issuer, &session), self.clock.now().judged);
+        let finding = table.find(token, rules.counts_after(asked.judged));
+        let found = tokio::time::timeout(patience, finding).await.map_err(|_| failed(issuer))?;
+        let found = found.map_err(|error| told(&error, issuer))?;
+        // Whatever it says now, what it said before is over.
+        self.cache.forget(&digest);
+        let Some(row) = found else {
+            return Err(over(if revoked() { Reason::Revoked } else { Reason::SessionEnded }, issuer));
+        };
+        let fate = rules.judge(&row.times, asked.judged);
+        if revoked() || fate == Fate::Crowded {
+            // So that the application refuses it, too; a backup may have brought it back.
+            let _told = tokio::time::timeout(patience, rows.revoke(token)).await;
+            return Err(over(if revoked() { Reason::Revoked } else { Reason::SessionEnded }, issuer));
+        }
+        let (ends_at, touch_at) = match fate {
+            Fate::Ended | Fate::Crowded => return Err(over(Reason::SessionEnded, issuer)),
+            Fate::Idle => return Err(over(Reason::SessionIdle, issuer)),
+            Fate::Live { ends_at, touch_at, extend_to: None } => (ends_at, touch_at),
+            Fate::Live { ends_at, touch_at, extend_to: Some(to) } => {
+                let due = to.before(rules.update_age);
+                let extending = table.extend(token, to, asked.judged, due);
+                match tokio::time::timeout(patience, extending).await {
+                    Ok(Ok(())) => (ends_at, touch_at),
+                    failed => {
+                        let error = failed.ok().and_then(Result::err);
+                        tracing::warn!(
+                            %issuer,
+                            error = error.as_ref().map(|error| error as &dyn Error),
+                            "a session's end could not be moved; it is answered by what was written last"
+                        );
+                        (row.times.expires_at.min(ends_at), asked.judged.after(EXTEND_AGAIN_AFTER))
                     }
                 }
             }
         };
-        let read = tokio::time::timeout(patience, reading).await;
-        let (row, ends_at, touch_at) = read.unwrap_or_else(|_| Err(failed(issuer)))?;
-        let claims = claims(issuer, entry.settings.policy.audiences(), &row, ends_at);
+        let claims = claims(issuer, entry.settings.policy.audiences(), &session, &row, ends_at);
         let odd = |_| told(&TableError::Malformed("a row's columns make no claims".to_owned()), issuer);
         let parsed = json::parse(claims.as_bytes()).map_err(odd)?;
-        let signed = Signed::of_row(token, claims.as_bytes(), parsed);
-        let judged = signed.judge(&entry.settings.policy);
+        let judged = Signed::of_row(token, claims.as_bytes(), parsed).judge(&entry.settings.policy);
         let mut accepted = judged.map_err(|denied| plain(denied, Some(issuer)))?;
         accepted.expires_at = ends_at;
         accepted.logged_in_at = row.times.created_at;
@@ -326,21 +311,28 @@ impl Verifier {
     }
 
     /// What the holder of a session's token may take back: the session, whatever is left of it, in whichever of these tables
-    /// it is.
+    /// it is; also where its row is gone and this sidecar still answers for it from memory.
     pub(super) async fn possession_of_row(
         &self,
         tables: &[Arc<IssuerEntry>],
         token: &str,
         deadline: Duration,
     ) -> Result<Possession, Refusal> {
+        if token.len() > self.max_token_bytes {
+            return Ok(Possession::Nothing);
+        }
         let now = self.clock.now().judged;
         for entry in tables {
             let issuer = entry.settings.policy.issuer();
             let Some(rows) = &entry.settings.table else { continue };
-            let finding = rows.settings.table.find(token, rows.settings.rules.live_after(now));
+            let finding = rows.settings.table.find(token, rows.settings.rules.counts_after(now));
             let found = tokio::time::timeout(deadline, finding).await.map_err(|_| failed(issuer))?;
-            if let Some(row) = found.map_err(|error| told(&error, issuer))? {
-                let key = DenialKey::session(issuer, &row.session);
+            let found = found.map_err(|error| told(&error, issuer))?;
+            let named = rows.cookies().iter().map(|name| TokenDigest::of_named(name, token.as_bytes()));
+            let mut kept =
+                named.chain([TokenDigest::of(token.as_bytes())]).filter_map(|digest| self.find(&digest));
+            if found.is_some() || kept.any(|kept| Arc::ptr_eq(&kept.issuer, entry)) {
+                let key = DenialKey::session(issuer, &session_id(token));
                 let expires_at = now.after(entry.settings.longest_life);
                 let relay = Some(Arc::clone(rows) as Arc<dyn RevocationRelay>);
                 return Ok(Possession::Proven { draft: Draft::Session { key, expires_at }, relay });
@@ -350,15 +342,27 @@ impl Verifier {
     }
 }
 
+/// The id of a session in a table: its token's SHA-256, in hexadecimal. A column's could be given to another row once this one
+/// is gone.
+#[must_use]
+pub fn session_id(token: &str) -> String {
+    let mut id = String::with_capacity(64);
+    for byte in TokenDigest::of(token.as_bytes()).as_bytes() {
+        // Writing to a String can't fail.
+        let _ = write!(id, "{byte:02x}");
+    }
+    id
+}
+
 /// What a row says, as the claims of a token.
-fn claims(issuer: &str, audiences: &[String], row: &SessionRow, ends_at: Timestamp) -> String {
+fn claims(issuer: &str, audiences: &[String], session: &str, row: &SessionRow, ends_at: Timestamp) -> String {
     let text = |text: &str| serde_json::Value::from(text);
     let mut claims = format!(
         r#"{{"iss":{},"sub":{},"aud":{},"sid":{},"exp":{}"#,
         text(issuer),
         text(&row.subject),
         serde_json::Value::from(audiences),
-        text(&row.session),
+        text(session),
         ends_at.as_secs()
     );
     // Writing to a String can't fail.

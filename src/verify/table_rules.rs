@@ -50,12 +50,21 @@ pub enum Fate {
     Crowded,
 }
 
+/// A row is over that ended by the first, or was created by the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Its end.
+    pub ended_by: Timestamp,
+    /// Its login, where that bounds it.
+    pub created_by: Option<Timestamp>,
+}
+
 impl TableRules {
     /// Judges a row at an instant.
     #[must_use]
     pub fn judge(&self, row: &RowTimes, now: Timestamp) -> Fate {
-        // Nothing but use moves the end, so the end says when that was.
-        let used_at = row.expires_at.before(self.max_age).min(now);
+        // Nothing but use moves the end, so the end says when that was; and a login is a use.
+        let used_at = row.expires_at.before(self.max_age).max(row.created_at.unwrap_or_default()).min(now);
         let absolute_end = self.absolute.map(|absolute| row.created_at.unwrap_or_default().after(absolute));
         if absolute_end.is_some_and(|end| now >= end) {
             return Fate::Ended;
@@ -77,11 +86,17 @@ impl TableRules {
         }
     }
 
-    /// A row is live at an instant if it ends after the first of these and was created after the second.
+    /// What a row has to say to be over at an instant by what is written in it: its own end, or its login.
     #[must_use]
-    pub fn live_after(&self, now: Timestamp) -> (Timestamp, Timestamp) {
+    pub fn over_by(&self, now: Timestamp) -> Bounds {
+        Bounds { ended_by: now, created_by: self.absolute.map(|absolute| now.before(absolute)) }
+    }
+
+    /// The same for rows that count as a subject's live ones; those unused for too long don't.
+    #[must_use]
+    pub fn counts_after(&self, now: Timestamp) -> Bounds {
         let spare = self.max_age.saturating_sub(self.idle);
-        (now.after(spare), self.absolute.map_or(Timestamp::default(), |absolute| now.before(absolute)))
+        Bounds { ended_by: now.after(spare), ..self.over_by(now) }
     }
 }
 
@@ -135,6 +150,14 @@ mod tests {
     }
 
     #[test]
+    fn a_login_is_a_use_whatever_end_the_application_wrote() {
+        let rules = TableRules { idle: HOUR, update_age: HOUR / 6, ..AUTH_JS };
+        let written =
+            RowTimes { expires_at: NOW.after(7 * DAY), created_at: Some(NOW.before(HOUR / 2)), newer: 0 };
+        assert!(matches!(rules.judge(&written, NOW), Fate::Live { .. }));
+    }
+
+    #[test]
     fn the_absolute_limit_counts_from_the_login_and_no_use_moves_it() {
         let rules = TableRules { absolute: Some(10 * DAY), ..AUTH_JS };
         let row = |days| RowTimes { created_at: Some(NOW.before(days * DAY)), ..used(DAY) };
@@ -163,17 +186,17 @@ mod tests {
                 absolute: absolute.map(Duration::from_secs),
                 ..AUTH_JS
             };
-            let created_at = Some(NOW.before(Duration::from_secs(age)));
-            let row = RowTimes { created_at, ..used(Duration::from_secs(ago)) };
+            // Nothing is used before its login.
+            let created = NOW.before(Duration::from_secs(age.max(ago)));
+            let row = RowTimes { created_at: Some(created), ..used(Duration::from_secs(ago)) };
             if let Fate::Live { ends_at, touch_at, extend_to: Some(to) } = rules.judge(&row, NOW) {
                 let again = rules.judge(&RowTimes { expires_at: to, ..row }, NOW);
                 prop_assert_eq!(again, Fate::Live { ends_at, touch_at, extend_to: None });
                 prop_assert!(ends_at > NOW && touch_at > NOW);
             }
             // What counts among a subject's live ones is just what would be judged so.
-            let (ends_after, created_after) = rules.live_after(NOW);
-            let counted = row.expires_at > ends_after
-                && (rules.absolute.is_none() || created_at.unwrap() > created_after);
+            let Bounds { ended_by, created_by } = rules.counts_after(NOW);
+            let counted = row.expires_at > ended_by && created_by.is_none_or(|by| created > by);
             prop_assert_eq!(counted, matches!(rules.judge(&row, NOW), Fate::Live { .. }));
         }
     }

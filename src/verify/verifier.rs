@@ -133,6 +133,18 @@ impl Verifier {
         self.issuers.get(issuer).map(|entry| entry.settings.longest_life)
     }
 
+    /// How stale answers about an issuer's credentials may be.
+    #[must_use]
+    pub fn staleness_bound(&self, issuer: &str) -> Option<Duration> {
+        self.issuers.get(issuer).map(|entry| entry.settings.freshness.bound)
+    }
+
+    /// A larger credential is refused unread.
+    #[must_use]
+    pub const fn max_token_bytes(&self) -> usize {
+        self.max_token_bytes
+    }
+
     /// Acceptances cached.
     #[must_use]
     pub fn cached(&self) -> usize {
@@ -222,10 +234,9 @@ impl Verifier {
 
     /// Denials that hold whatever the freshness: time, demands, denylist.
     fn last_step(&self, acceptance: &Acceptance, demands: &Demands<'_>, now: &Now) -> Result<(), Refusal> {
-        let possible = |action| match action {
-            Action::Refresh if acceptance.kind.is_refreshed_by_login_alone() => Action::Reauthenticate,
-            action => action,
-        };
+        let by_login = acceptance.kind.is_refreshed_by_login_alone();
+        let possible =
+            |action| if by_login && action == Action::Refresh { Action::Reauthenticate } else { action };
         if let Err(refusal) = acceptance.check_time(now.judged) {
             if refusal.reason != Reason::NotYetValid {
                 self.cache.forget(&acceptance.digest);

@@ -58,8 +58,11 @@ impl World {
     }
 
     async fn renew(&self, value: &str) -> Result<RefreshResponse, Status> {
-        let request =
-            RefreshRequest { refresh_token: Some(value.to_owned()), credential_name: self.name.to_owned() };
+        let request = RefreshRequest {
+            refresh_token: Some(value.to_owned()),
+            credential_name: self.name.to_owned(),
+            issuer: None,
+        };
         Ok(self.sidecar.tokens().refresh(request).await?.into_inner())
     }
 }

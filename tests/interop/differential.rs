@@ -110,7 +110,12 @@ async fn no_answer_differs_but_by_a_rule_of_ours() {
     let mut tokens = sidecar.tokens();
     let (mut accepted, mut differences, mut bugs) = (0, BTreeMap::<_, usize>::new(), Vec::new());
     for (at, case) in cases.iter().enumerate() {
-        let ours = tokens.verify(verify_request(&case.token)).await.err().map(|status| told(&status).1);
+        let mut ours = tokens.verify(verify_request(&case.token)).await;
+        // On a busy machine a call can pass its deadline, which says nothing of its token.
+        while ours.as_ref().is_err_and(|status| told(status).1.is_empty()) {
+            ours = tokens.verify(verify_request(&case.token)).await;
+        }
+        let ours = ours.err().map(|status| told(&status).1);
         accepted += usize::from(ours.is_none());
         for (name, answers) in &theirs {
             match (&ours, &answers[at]) {

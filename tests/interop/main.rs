@@ -19,9 +19,12 @@
 mod authjs;
 mod clerk;
 mod differential;
+#[path = "../engines/mod.rs"]
+mod engines;
 #[path = "../sidecar/mint.rs"]
 mod mint;
 mod oidc;
 mod peer;
+mod sessions;
 #[path = "../sidecar/support.rs"]
 mod support;

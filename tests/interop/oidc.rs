@@ -6,7 +6,7 @@ use crate::support::{Home, Sidecar, assert_denied, assert_refused, eventually, v
 use countersign::clock::{Clock, ManualClock};
 use countersign::grpc::v1::consistency::Requirement;
 use countersign::grpc::v1::revoke_request::Target;
-use countersign::grpc::v1::{Consistency, CredentialKind};
+use countersign::grpc::v1::{Consistency, CredentialKind, RefreshRequest};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,7 +21,8 @@ struct World {
     issuer: String,
     sidecar: Sidecar,
     hands: ManualClock,
-    _home: Home,
+    config: String,
+    home: Home,
 }
 
 impl World {
@@ -32,12 +33,13 @@ impl World {
         std::fs::write(home.path("client.secret"), secret).unwrap();
         let config = home.config(&format!(
             "issuers:\n  - preset: oidc\n    issuer: {issuer}\n    audiences: [https://orders.example.com]\n    \
-             staleness_bound: 5m\n    client: {{{client}, secret_file: {}}}\n    introspection: {{}}\n    revocation: {{}}\n",
+             staleness_bound: 5m\n    client: {{{client}, secret_file: {}}}\n    introspection: {{}}\n    revocation: {{}}\n    \
+             refresh: {{}}\n",
             home.path("client.secret").display()
         ));
         let (clock, hands) = Clock::manual(Clock::system().now().judged);
         let sidecar = Sidecar::start(&config, clock, &home.path("")).await;
-        Some(Self { provider, issuer, sidecar, hands, _home: home })
+        Some(Self { provider, issuer, sidecar, hands, config, home })
     }
 
     async fn usual() -> Option<Self> {
@@ -143,6 +145,51 @@ async fn a_token_taken_back_here_is_revoked_there() {
     let token = world.token("jwt");
     world.sidecar.revoke(Target::Token(token.clone())).await.unwrap();
     assert_denied(world.sidecar.verify(&token).await, "REVOKED", "REFRESH");
+}
+
+/// Thirty-two callers, spread over two sidecars that share a store, refresh one session at the same moment; five times over.
+/// The provider ends a session whose refresh token it sees twice, so a single second exchange would log all of them out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_two_refresh_at_once_and_none_is_logged_out() {
+    let Some(mut world) = World::usual().await else { return };
+    let config = world.config.replace("api.sock", "other.sock");
+    let (clock, _hands) = Clock::manual(Clock::system().now().judged);
+    let other = Sidecar::start(&config, clock, &world.home.path("")).await;
+    let mut refresh_token = world
+        .provider
+        .ask(&json!({"ask": "refreshToken", "subject": "alice"}))
+        .unwrap()
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for round in 1..=5 {
+        let callers: Vec<_> = (0..32)
+            .map(|caller| {
+                let mut tokens = if caller % 2 == 0 { world.sidecar.tokens() } else { other.tokens() };
+                let request = RefreshRequest {
+                    refresh_token: Some(refresh_token.clone()),
+                    ..RefreshRequest::default()
+                };
+                tokio::spawn(async move {
+                    tokens.refresh(request).await.expect("a session that lives").into_inner()
+                })
+            })
+            .collect();
+        let mut got = Vec::new();
+        for caller in callers {
+            got.push(caller.await.unwrap().tokens.unwrap());
+        }
+        let first = got.first().unwrap().clone();
+        assert!(got.iter().all(|tokens| tokens.refresh_token == first.refresh_token), "one successor");
+        assert_ne!(first.refresh_token, refresh_token, "rotated");
+        assert_eq!(world.sidecar.verify(&first.access_token).await.unwrap().subject, "alice");
+        let requests: Value = world.provider.ask(&json!({"ask": "requests"})).unwrap();
+        assert_eq!(requests["/token"], round, "one exchange a round: {requests}");
+        refresh_token = first.refresh_token;
+    }
+    // And what is no good is the provider's own no.
+    let junk = RefreshRequest { refresh_token: Some("junk".to_owned()), ..RefreshRequest::default() };
+    assert_denied(world.sidecar.tokens().refresh(junk).await, "INACTIVE", "REAUTHENTICATE");
 }
 
 #[tokio::test]

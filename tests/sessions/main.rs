@@ -11,6 +11,7 @@
 mod create;
 mod live;
 mod refresh;
+mod relay;
 mod revoked;
 mod store;
 mod world;

@@ -5,8 +5,10 @@ mod claims;
 pub(crate) mod cookies;
 mod opaque;
 mod presets;
+mod relayed;
 mod revoked;
 mod sources;
+mod tables;
 
 use crate::issuer::entry;
 use crate::mint::{Claims, Key, LOGIN, jwks};

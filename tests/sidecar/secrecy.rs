@@ -126,7 +126,8 @@ async fn no_cookie_opaque_token_or_secret_of_theirs_is_in_any_output() {
         VerifyRequest { cookie_header: Some(format!("{NAME}={cookie}")), ..VerifyRequest::default() };
     let mut messages = vec![format!("{header:?}")];
     messages.push(format!("{:?}", tokens.verify(header).await.unwrap()));
-    let refresh = RefreshRequest { refresh_token: Some(cookie.clone()), credential_name: NAME.into() };
+    let refresh =
+        RefreshRequest { refresh_token: Some(cookie.clone()), credential_name: NAME.into(), issuer: None };
     let renewed = tokens.refresh(refresh).await.unwrap();
     messages.push(format!("{renewed:?} {:?}", renewed.get_ref().cookies));
     let renewed = renewed.into_inner().tokens.unwrap().access_token;

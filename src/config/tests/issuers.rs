@@ -246,3 +246,87 @@ fn endpoints_of_an_issuer_need_a_client_and_a_place() {
         "{fault}"
     );
 }
+
+const TABLE: &str = "issuers:\n  - issuer: web\n    audiences: [orders]\n    session_table: ";
+
+#[test]
+fn a_session_table_is_prisma_s_unless_it_says_otherwise() {
+    let config = load_text(&format!("{TABLE}{{url: sqlite:/data/dev.db}}\n")).unwrap();
+    let Credentials::Table(table) = &config.issuers[0].credentials else { panic!("a table") };
+    let day = Duration::from_secs(86_400);
+    assert_eq!((table.table.as_str(), table.columns.token.as_str()), ("Session", "sessionToken"));
+    assert_eq!((table.max_age, table.update_age, table.idle), (30 * day, day, 30 * day));
+    assert_eq!(table.cookie_names().len(), 2);
+    assert!(!config.api.serve.contains(&Rpc::Refresh), "there is nothing to refresh");
+    let config = load_text(&format!("{TABLE}{{url: sqlite:a, idle: 1h, purge_every: 0s}}\n")).unwrap();
+    let Credentials::Table(table) = &config.issuers[0].credentials else { panic!("a table") };
+    assert_eq!((table.update_age, table.purge_every), (Duration::from_secs(600), None));
+}
+
+#[test]
+fn a_session_table_that_can_t_work_is_refused_with_its_place() {
+    let with = |settings: &str| format!("{TABLE}{{{settings}}}\n");
+    let told = |text: &str, what: &str| {
+        let faults = faults(text);
+        assert!(faults.len() == 1 && faults[0].contains(what), "{text}: {faults:?}");
+    };
+    told(&with(""), "issuers[0].session_table.url: required, but not there");
+    told(&with("url: redis://r"), "expected `postgres://USER@HOST/DATABASE` or `sqlite:PATH`");
+    told(&with("url: 'postgres://u:hunter2@h/d'"), "holds a password; put it in a file");
+    told(&with("url: sqlite:a, connections: 2"), "connections: has no meaning for `sqlite:`");
+    told(&with("url: sqlite:a, absolute: 9d"), "absolute: nothing tells when a login was; name the column");
+    told(&with("url: sqlite:a, idle: 40d"), "idle: must be at most `max_age`");
+    told(&with("url: sqlite:a, idle: 1h, update_age: 1h"), "update_age: must be less than `idle`");
+    told(&with("url: sqlite:a, cookies: []"), "cookies: names no cookie");
+    told(&with("url: sqlite:a, user: {columns: [sub]}"), "`sub` is a claim of the session's own");
+    told(&with("url: sqlite:a, user: {}"), "user.columns: required, but not there");
+    told(
+        &with(&format!("url: sqlite:a, table: {}", "x".repeat(64))),
+        "a table's or column's name of 1 to 63 bytes",
+    );
+    for setting in
+        ["types: [JWT]", "refresh: {}", "leeway: 1s", "authjs: {secret_files: a}", "claims: {subject: email}"]
+    {
+        let faults = faults(&format!("{TABLE}{{url: sqlite:a}}\n    {setting}\n"));
+        assert!(
+            faults.iter().any(|fault| fault.contains("has no meaning beside `session_table`")),
+            "{faults:?}"
+        );
+    }
+}
+
+#[test]
+fn whose_a_session_is_must_follow_from_its_cookie() {
+    let table = |name: &str, cookies: &str| {
+        format!("  - {{issuer: {name}, audiences: [a], session_table: {{url: sqlite:{name}{cookies}}}}}\n")
+    };
+    let two = |cookies: &str| format!("issuers:\n{}{}", table("a", ""), table("b", cookies));
+    load_text(&two(", cookies: [other]")).unwrap();
+    let both = faults(&two(""));
+    assert!(
+        both.iter().all(|fault| fault.contains("issuers[1].session_table: another issuer's sessions are in"))
+    );
+    let shown = |prefix: &str| {
+        format!(
+            "issuers:\n{}  - {{issuer: \"https://b.example\", audiences: [a], client: {{id: c, secret_file: s}}, \
+             introspection: {{{prefix}}}}}\n",
+            table("a", "")
+        )
+    };
+    load_text(&shown("token_prefix: at_")).unwrap();
+    let [fault] = &faults(&shown(""))[..] else { panic!("one fault") };
+    assert!(fault.contains("issuers[1].introspection: another issuer's `session_table`"), "{fault}");
+}
+
+#[test]
+fn one_attempt_at_a_refresh_is_over_before_the_next() {
+    let with = |timeout: &str, grace: &str| {
+        issuer_with(&format!(
+            "client: {{id: c, secret_file: s, timeout: {timeout}}}\n    refresh: {{grace: {grace}}}"
+        ))
+    };
+    let config = load_text(&with("2s", "3s")).unwrap();
+    assert!(config.api.serve.contains(&Rpc::Refresh), "and Refresh is served, without keys of our own");
+    let [fault] = &faults(&with("3s", "3s"))[..] else { panic!("one fault") };
+    assert!(fault.contains("issuers[0].refresh.grace: must be more than `client.timeout`"), "{fault}");
+}

@@ -59,7 +59,7 @@ fn a_url_alone_stands_for_the_store_s_section() {
 fn a_password_in_the_store_s_url_is_refused_at_its_place_and_not_told() {
     refused(
         &format!("{ISSUER}store: redis://:hunter2@r:6379\n"),
-        "c.yaml:4:8: store.url: holds a password; put it in a file and name that as `store.password_file`",
+        "c.yaml:4:8: store.url: holds a password; put it in a file and name that as `password_file`",
     );
 }
 

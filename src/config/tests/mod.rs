@@ -98,7 +98,7 @@ fn the_full_example_reads_as_written() {
     assert_eq!(shop.at_limit, Some(AtLimit::Reject));
     assert_eq!(shop.freshness.floor, Some(Floor::MinimizeLatency));
     assert_eq!(own.policies[1].preset, Preset::High, "a policy named as a preset starts from it");
-    let [keycloak, legacy, web] = config.issuers.as_slice() else { panic!("three issuers") };
+    let [keycloak, legacy, web, table] = config.issuers.as_slice() else { panic!("four issuers") };
     assert_eq!(keycloak.claims.roles, ["/realm_access/roles"]);
     assert_eq!((keycloak.preset, keycloak.authorized_parties.len()), (Some(IssuerPreset::Oidc), 1));
     assert_eq!(keycloak.require, ["jti"]);
@@ -108,6 +108,9 @@ fn the_full_example_reads_as_written() {
     assert_eq!(cookies.version, AuthJsVersion::V5);
     assert_eq!(cookies.secret_files.len(), 2);
     assert_eq!(web.leeway, Duration::from_secs(15));
+    let Credentials::Table(table) = &table.credentials else { panic!("a table") };
+    assert_eq!((table.columns.expires.as_str(), table.max_sessions), ("ends", Some(5)));
+    assert_eq!(legacy.refresh.as_ref().map(|refresh| refresh.grace), Some(Duration::from_secs(20)));
     assert_eq!(legacy.algorithms, [Algorithm::Hs256]);
     assert_eq!(config.callers.len(), 3);
     assert_eq!(config.callers[0].identity, Identity::Uid(1000));
@@ -121,7 +124,7 @@ fn the_full_example_names_every_setting_but_alternatives() {
     let (root, _) = yaml::parse(EXAMPLE, &tree::Origin::Default).unwrap();
     let paths: HashSet<String> = tree::places(&root)
         .into_keys()
-        .map(|path| path.replace("[0]", "[]").replace("[1]", "[]").replace("[2]", "[]"))
+        .map(|path| path.replace("[0]", "[]").replace("[1]", "[]").replace("[2]", "[]").replace("[3]", "[]"))
         .map(|path| path.replace(".shop", ".<name>"))
         .collect();
     let alternatives = ["own.keys", "own.algorithms", "jwks_file", "pem_file", "discovery", "danger_"];

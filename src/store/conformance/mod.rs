@@ -1,15 +1,18 @@
 //! What every engine has to do, written once and run over each.
 
+mod leases;
 mod logs;
 mod races;
 mod sessions;
 
+pub(crate) use leases::*;
 pub(crate) use logs::*;
 pub(crate) use races::races;
 pub(crate) use sessions::*;
 
 use crate::clock::Timestamp;
 use crate::revocation::{DenialKey, Draft, Entry, EntryKind, RevocationLog};
+use crate::session::LeaseStore;
 use crate::session::record::{Attributes, Device};
 use crate::session::rotation::{Decision, Rules};
 use crate::session::store::{CreateOutcome, Created, Limit, NewSession, SessionStore};
@@ -17,8 +20,8 @@ use crate::token::{Revision, SessionId};
 use std::time::Duration;
 
 /// A store under test.
-pub(crate) trait Engine: RevocationLog + SessionStore {}
-impl<T: RevocationLog + SessionStore> Engine for T {}
+pub(crate) trait Engine: RevocationLog + SessionStore + LeaseStore {}
+impl<T: RevocationLog + SessionStore + LeaseStore> Engine for T {}
 
 pub(crate) const NOON: Timestamp = Timestamp::from_secs(1_800_000_000);
 const ISSUER: &str = "https://auth.example.com";
@@ -54,6 +57,9 @@ macro_rules! conformance {
             activity_is_written_at_most_every_update_age,
             a_subject_s_sessions_are_listed_newest_first_in_pages,
             purging_takes_what_is_over_and_no_more_than_asked,
+            of_many_who_want_a_lease_one_gets_it,
+            a_register_is_replaced_only_by_who_saw_it_last,
+            an_expired_register_is_gone_and_purged,
         );
     };
 }

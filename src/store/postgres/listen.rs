@@ -2,7 +2,8 @@
 
 use super::failed::Failed;
 use super::link::{Link, channel};
-use super::pool::{Pause, Pool};
+use super::pause::Pause;
+use super::pool::Pool;
 use super::rows;
 use crate::revocation::StoreError;
 use std::sync::Arc;

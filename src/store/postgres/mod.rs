@@ -11,12 +11,14 @@ mod address;
 pub(super) mod failed;
 mod heads;
 mod inspect;
+mod leases;
 pub(super) mod link;
 mod listen;
 mod locks;
 mod log;
 mod login;
 mod namespace;
+mod pause;
 pub(super) mod pool;
 mod restore;
 mod rows;
@@ -27,11 +29,12 @@ pub use address::{Address, BadAddress};
 
 use crate::clock::Timestamp;
 use crate::revocation::{Appended, DenialKey, Draft, Entry, Page, RevocationLog, StoreError};
+use crate::session::LeaseStore;
 use crate::session::record::{Attributes, SessionRecord};
 use crate::session::rotation::Rules;
 use crate::session::store::{CreateOutcome, ListCursor, NewSession, Rotated, SessionStore, Updated};
 use crate::store::{Access, Migration, Report, ServerFault, Shared};
-use crate::token::{Revision, SessionId};
+use crate::token::{Revision, SessionId, TokenDigest};
 use log::Terms;
 use pool::{Pool, Purpose};
 use std::sync::Arc;
@@ -179,6 +182,44 @@ impl SessionStore for PostgresStore {
             }
         }
         Ok(limit - left)
+    }
+}
+
+#[tonic::async_trait]
+impl LeaseStore for PostgresStore {
+    async fn lease(
+        &self,
+        key: TokenDigest,
+        now: Timestamp,
+    ) -> Result<(Option<Vec<u8>>, Timestamp), StoreError> {
+        let terms = self.terms;
+        self.pool.run(move |link| Box::pin(leases::find(link, terms, key, now))).await
+    }
+
+    async fn put_lease(
+        &self,
+        key: TokenDigest,
+        seen: Option<Vec<u8>>,
+        register: Vec<u8>,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let terms = self.terms;
+        let registers = Arc::new((seen, register));
+        self.pool
+            .run(move |link| {
+                let registers = Arc::clone(&registers);
+                Box::pin(async move {
+                    let (seen, register) = &*registers;
+                    leases::put(link, terms, key, (seen.as_deref(), register), expires_at, now).await
+                })
+            })
+            .await
+    }
+
+    async fn purge_leases(&self, now: Timestamp, limit: u32) -> Result<u32, StoreError> {
+        let terms = self.terms;
+        self.pool.run(move |link| Box::pin(leases::purge(link, terms, now, i64::from(limit)))).await
     }
 }
 

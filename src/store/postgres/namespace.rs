@@ -11,8 +11,8 @@ use tokio_postgres::Error;
 use tokio_postgres::types::{ToSql, Type};
 
 /// What each version of the schema adds to the one before.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
-const KNOWN: u32 = 1;
+const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const KNOWN: u32 = 2;
 
 /// What is there by that name.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use super::address::Host;
 use super::failed::Failed;
 use super::heads::Heads;
 use super::link::{Canceller, Link, channel, patience};
+use super::pause::{Pause, by_chance};
 use super::{Address, namespace};
 use crate::revocation::StoreError;
 use crate::store::{Access, ServerFault};
-use crate::token::random_bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -22,8 +22,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long other hosts are waited for once one has answered as a primary.
 const LOOK_FURTHER: Duration = Duration::from_millis(300);
 /// A read of the log is given up after this, whatever other calls may take: the next one has to be sent.
@@ -35,8 +33,8 @@ const TRIES: u32 = 8;
 pub(in crate::store) struct Pool {
     pub(super) address: Address,
     pub(super) access: Access,
-    /// The database is an application's, and nothing in it ours.
-    of_others: bool,
+    /// The database is an application's, and nothing in it ours: sets up a connection for this schema of its.
+    of_others: Option<String>,
     pub(super) heads: Arc<Heads>,
     pub(super) runtime: Handle,
     slots: Arc<Semaphore>,
@@ -65,34 +63,6 @@ pub(super) enum Purpose {
     Migrate,
 }
 
-/// Why and how long no new connection is tried.
-#[derive(Debug, Default)]
-pub(super) struct Pause {
-    until: Option<Instant>,
-    length: Duration,
-    why: String,
-}
-
-impl Pause {
-    pub(super) fn over(&self) -> Result<(), StoreError> {
-        match self.until {
-            Some(until) if Instant::now() < until => {
-                Err(StoreError::Unavailable(format!("not tried again yet: {}", self.why).into()))
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// Grows, with as much again by chance so that sidecars don't come back together.
-    pub(super) fn grow(&mut self, fault: &ServerFault) -> Duration {
-        self.length = (self.length * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-        let pause = self.length / 2 + by_chance(self.length / 2);
-        self.until = Some(Instant::now() + pause);
-        self.why = with_causes(fault);
-        pause
-    }
-}
-
 /// Work on a connection, in a form that can be tried again.
 pub(in crate::store) trait Work<T>:
     for<'a> Fn(&'a Link) -> BoxFuture<'a, Result<T, Failed>> + Send + Sync + 'static
@@ -118,14 +88,21 @@ impl Pool {
             known: AtomicBool::new(false),
             announcing: AtomicBool::new(false),
             to_announce: AtomicBool::new(false),
-            of_others: false,
+            of_others: None,
             access,
         }
     }
 
     /// To a database in which no namespace of ours is looked for.
-    pub(in crate::store) fn of_others(address: Address, access: Access, runtime: Handle) -> Self {
-        Self { of_others: true, ..Self::new(address, access, runtime) }
+    pub(in crate::store) fn of_others(
+        address: Address,
+        access: Access,
+        runtime: Handle,
+        schema: &str,
+    ) -> Self {
+        // Its triggers may count on the path.
+        let path = format!("SET search_path = pg_catalog, \"{}\"", schema.replace('"', "\"\""));
+        Self { of_others: Some(path), ..Self::new(address, access, runtime) }
     }
 
     /// Does the work, within the time a call may take.
@@ -295,8 +272,11 @@ impl Pool {
         let (place, link) = self.primary().await?;
         self.settle_on(&link)?;
         let served = async {
+            if let Some(path) = &self.of_others {
+                let set = link.client.batch_execute(path).await;
+                return set.map_err(|error| ServerFault::Odd(error.into()));
+            }
             match purpose {
-                Purpose::Use { .. } | Purpose::Look if self.of_others => Ok(()),
                 Purpose::Use { known } => namespace::ready(&link, &self.access, known).await,
                 Purpose::Look => namespace::check(&link, &self.access).await,
                 Purpose::Migrate => Ok(()),
@@ -419,12 +399,6 @@ impl Drop for Announcing<'_> {
     }
 }
 
-/// Up to this long.
-pub(super) fn by_chance(at_most: Duration) -> Duration {
-    let drawn = random_bytes().map_or(128, |[byte]| byte);
-    at_most * u32::from(drawn) / 255
-}
-
 fn late(server: &str) -> ServerFault {
     ServerFault::Unreachable { server: server.to_owned(), source: "not connected in time".into() }
 }
@@ -435,15 +409,4 @@ async fn next_until<F: Future>(asked: &mut FuturesUnordered<F>, until: Option<In
         Some(until) => tokio::time::timeout_at(until, asked.next()).await.ok().flatten(),
         None => asked.next().await,
     }
-}
-
-fn with_causes(fault: &ServerFault) -> String {
-    let mut text = fault.to_string();
-    let mut cause = std::error::Error::source(fault);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -20,11 +20,12 @@ pub use address::{Address, BadAddress};
 
 use crate::clock::Timestamp;
 use crate::revocation::{Appended, DenialKey, Draft, Entry, Page, RevocationLog, StoreError};
+use crate::session::LeaseStore;
 use crate::session::record::{Attributes, SessionRecord};
 use crate::session::rotation::{Decision, Rules, decide};
 use crate::session::store::{CreateOutcome, ListCursor, NewSession, Rotated, SessionStore, Updated};
 use crate::store::shared::{Access, Durability, JudgeBy, Migration, Report, ServerFault, Shared};
-use crate::token::{Revision, SessionId, random_bytes};
+use crate::token::{Revision, SessionId, TokenDigest, random_bytes};
 use dial::{Dialler, Link};
 use line::{Call, Line, run, run_and_wait};
 use log::Anchor;
@@ -365,6 +366,47 @@ impl SessionStore for RedisStore {
     async fn purge(&self, now: Timestamp, limit: u32) -> Result<u32, StoreError> {
         let own = Arguments::default().at(now).number(u64::from(limit));
         let mut reply = self.0.ask(&script::PURGE, own, now, "a purge").await?;
+        reply.revision()?;
+        u32::try_from(reply.number()?).map_err(|_| reply.odd())
+    }
+}
+
+#[tonic::async_trait]
+impl LeaseStore for RedisStore {
+    async fn lease(
+        &self,
+        key: TokenDigest,
+        now: Timestamp,
+    ) -> Result<(Option<Vec<u8>>, Timestamp), StoreError> {
+        let own = Arguments::default().bytes(key.as_bytes());
+        let mut reply = self.0.ask(&script::LEASE, own, now, "a lease").await?;
+        reply.revision()?;
+        let now = reply.at()?;
+        let register = if reply.left() == 0 { None } else { Some(reply.bytes()?) };
+        Ok((register, now))
+    }
+
+    async fn put_lease(
+        &self,
+        key: TokenDigest,
+        seen: Option<Vec<u8>>,
+        register: Vec<u8>,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let own = Arguments::default()
+            .bytes(key.as_bytes())
+            .bytes(&seen.unwrap_or_default())
+            .bytes(&register)
+            .at(expires_at);
+        let mut reply = self.0.write(&script::PUT_LEASE, own, now, "a lease").await?;
+        reply.revision()?;
+        Ok(reply.number()? == 1)
+    }
+
+    async fn purge_leases(&self, now: Timestamp, limit: u32) -> Result<u32, StoreError> {
+        let own = Arguments::default().at(now).number(u64::from(limit));
+        let mut reply = self.0.ask(&script::PURGE_LEASES, own, now, "a purge of leases").await?;
         reply.revision()?;
         u32::try_from(reply.number()?).map_err(|_| reply.odd())
     }

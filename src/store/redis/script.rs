@@ -26,6 +26,9 @@ scripts! {
     UPDATE: "common" "sessions" "update";
     TOUCH: "common" "sessions" "touch";
     LIST: "common" "sessions" "list";
+    LEASE: "common" "lease";
+    PUT_LEASE: "common" "put_lease";
+    PURGE_LEASES: "common" "purge_leases";
     PURGE: "common" "sessions" "purge";
     MIGRATE: "common" "migrate";
     PROBE: "probe";

@@ -2,15 +2,14 @@
 //! made, no setting of the database changed, and no column written but the one that says when a session ends.
 
 mod postgres;
+mod postgres_sql;
 mod sqlite;
 
 pub use postgres::PostgresTable;
 pub use sqlite::SqliteTable;
 
 use crate::clock::Timestamp;
-use crate::token::TokenDigest;
 use crate::verify::TableError;
-use std::fmt::Write;
 
 /// Earlier instants, in milliseconds, are seconds that somebody took for milliseconds.
 const FIRST_INSTANT: i64 = 100_000_000_000;
@@ -28,8 +27,6 @@ pub struct Layout {
     pub user: String,
     /// Its column of ends.
     pub expires: String,
-    /// Its column of ids, where it has one beside its tokens.
-    pub id: Option<String>,
     /// Its column of logins, where it has one.
     pub created: Option<String>,
     /// What is told of users.
@@ -53,7 +50,7 @@ impl Layout {
     /// The columns of the table of sessions that are used.
     fn columns(&self) -> impl Iterator<Item = &str> {
         let usual = [&self.token, &self.user, &self.expires];
-        usual.into_iter().chain(&self.id).chain(&self.created).map(String::as_str)
+        usual.into_iter().chain(&self.created).map(String::as_str)
     }
 
     /// Refuses a table that lacks one of these columns, or is not there.
@@ -91,16 +88,6 @@ impl Layout {
 /// A name as SQL has it, whatever it holds.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// The id of a session whose table gives it none: its token's SHA-256, in hexadecimal.
-fn id_of(token: &str) -> String {
-    let mut id = String::with_capacity(64);
-    for byte in TokenDigest::of(token.as_bytes()).as_bytes() {
-        // Writing to a String can't fail.
-        let _ = write!(id, "{byte:02x}");
-    }
-    id
 }
 
 fn millis(at: Timestamp) -> i64 {

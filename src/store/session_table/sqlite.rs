@@ -1,11 +1,11 @@
 //! A table of sessions in a SQLite file that an application on this machine writes, too.
 
-use super::{Layout, id_of, millis, quoted};
+use super::{FIRST_INSTANT, Layout, millis, quoted};
 use crate::clock::Timestamp;
-use crate::verify::{RowTimes, Rows, SessionRow, SessionTable, TableError};
+use crate::verify::{Bounds, RowTimes, Rows, SessionRow, SessionTable, TableError, session_id};
 use parking_lot::Mutex;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior, params};
 use std::fmt;
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
@@ -13,15 +13,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// Calls that wait for the file; one more is refused.
-const WAITING: usize = 256;
+const WAITING: usize = 64;
 
 /// One table in one file.
 pub struct SqliteTable {
     file: Arc<File>,
     answer_within: Duration,
-    waiting: Semaphore,
+    waiting: Arc<Semaphore>,
 }
 
 struct File {
@@ -50,21 +51,24 @@ impl SqliteTable {
     pub fn new(path: PathBuf, layout: Layout, answer_within: Duration) -> Self {
         let statements = Statements::of(&layout);
         let file = File { path, layout, statements, busy_timeout: answer_within / 2, open: Mutex::default() };
-        Self { file: Arc::new(file), answer_within, waiting: Semaphore::new(WAITING) }
+        Self { file: Arc::new(file), answer_within, waiting: Arc::new(Semaphore::new(WAITING)) }
     }
 
     async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection, &File) -> Result<T, TableError> + Send + 'static,
     ) -> Result<T, TableError> {
-        let _place =
-            self.waiting.try_acquire().map_err(|_| unreachable("too many calls wait for the file"))?;
-        let file = Arc::clone(&self.file);
-        // Reading a file blocks.
-        let done = tokio::task::spawn_blocking(move || file.work(work));
+        let place = Arc::clone(&self.waiting).try_acquire_owned();
+        let place = place.map_err(|_| unreachable("too many calls wait for the file"))?;
+        let (file, deadline) = (Arc::clone(&self.file), Instant::now() + self.answer_within);
+        // Reading a file blocks. Who gave up meanwhile is not worked for, and the place is free when the thread is.
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            file.work(deadline, work)
+        });
         match tokio::time::timeout(self.answer_within, done).await {
             Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(TableError::Unreachable(error.into())),
+            Ok(Err(_)) => Err(unreachable("the thread that reads it ended")),
             Err(_) => Err(unreachable("the file did not answer in time")),
         }
     }
@@ -73,11 +77,14 @@ impl SqliteTable {
 impl File {
     fn work<T>(
         &self,
+        deadline: Instant,
         work: impl FnOnce(&mut Connection, &Self) -> Result<T, TableError>,
     ) -> Result<T, TableError> {
-        let mut open = self.open.lock();
+        let late = || unreachable("the file did not answer in time");
+        let mut open = self.open.try_lock_until(deadline.into_std()).ok_or_else(late)?;
         // An application that is set up anew may put another file in its place.
-        let about = std::fs::metadata(&self.path).map_err(|error| TableError::Unreachable(error.into()))?;
+        let about =
+            std::fs::metadata(&self.path).map_err(|error| TableError::Unreachable(error.to_string()))?;
         let file = match open.take() {
             Some(file) if (file.device, file.inode) == (about.dev(), about.ino()) => file,
             Some(_) | None => {
@@ -115,6 +122,7 @@ struct Statements {
     extend: String,
     select: String,
     delete: String,
+    delete_all: String,
     purge: String,
 }
 
@@ -130,15 +138,16 @@ impl Statements {
         };
         let created = layout.created.as_deref().map(quoted);
         let login = |alias: &str| created.as_ref().map_or("NULL".to_owned(), |column| instant(alias, column));
-        let id =
-            layout.id.as_deref().map_or("NULL".to_owned(), |id| format!("CAST(s.{} AS TEXT)", quoted(id)));
         let newer = if layout.counts {
-            // Where logins are not told, the one that was used last counts as the newest.
+            // Where logins are not told, the one that was used last counts as the newest; one that doesn't tell its own, as the
+            // oldest.
             let order = |alias: &str| match &created {
-                Some(column) => instant(alias, column),
+                Some(column) => format!("coalesce({}, 0)", instant(alias, column)),
                 None => instant(alias, &expires),
             };
-            let live_logins = created.as_ref().map_or(String::new(), |_| format!(" AND {} > ?3", login("o")));
+            let live_logins = created
+                .as_ref()
+                .map_or(String::new(), |_| format!(" AND (?3 IS NULL OR {} > ?3)", login("o")));
             format!(
                 "(SELECT count(*) FROM {name} o WHERE o.{user} = s.{user} AND {} > ?2{live_logins} \
                  AND ({}, o.{token}) > ({}, s.{token}))",
@@ -154,91 +163,92 @@ impl Statements {
         if let Some(users) = &layout.users {
             for column in &users.columns {
                 // Writing to a String can't fail.
-                let _ = write!(claims, ", json_quote(u.{})", quoted(column));
+                let _ = write!(
+                    claims,
+                    ", CASE typeof(u.{name}) WHEN 'blob' THEN 'null' ELSE json_quote(u.{name}) END",
+                    name = quoted(column)
+                );
             }
-            join = format!(" LEFT JOIN {} u ON u.{} = s.{user}", quoted(&users.table), quoted(&users.key));
+            // Without its user a session is none: the application sees it so.
+            join = format!(" JOIN {} u ON u.{} = s.{user}", quoted(&users.table), quoted(&users.key));
         }
         Self {
             find: format!(
-                "SELECT {id}, CAST(s.{user} AS TEXT), {}, {}, {newer}{claims} FROM {name} s{join} \
-                 WHERE s.{token} = ?1 AND ?2 IS NOT NULL AND ?3 IS NOT NULL",
+                "SELECT CAST(s.{user} AS TEXT), {}, {}, {newer}{claims} FROM {name} s{join} \
+                 WHERE s.{token} = ?1 AND ?2 IS NOT NULL AND (?3 IS NULL OR ?3 >= 0)",
                 instant("s", &expires),
                 login("s")
             ),
             // In the form that the application gave it.
             extend: format!(
-                "UPDATE {name} AS s SET {expires} = CASE typeof({expires}) WHEN 'text' THEN \
-                 strftime('%Y-%m-%dT%H:%M:%f', ?2 / 1000.0, 'unixepoch') \
-                 || CASE WHEN {expires} LIKE '%Z' THEN 'Z' ELSE '+00:00' END ELSE ?2 END \
+                "UPDATE {name} AS s SET {expires} = CASE WHEN typeof({expires}) <> 'text' THEN ?2 ELSE \
+                 strftime(CASE WHEN {expires} LIKE '%Z' THEN '%Y-%m-%dT%H:%M:%fZ' \
+                 WHEN {expires} LIKE '%+00:00' THEN '%Y-%m-%dT%H:%M:%f+00:00' \
+                 WHEN {expires} LIKE '%.%' THEN '%Y-%m-%d %H:%M:%f' ELSE '%Y-%m-%d %H:%M:%S' END, \
+                 ?2 / 1000.0, 'unixepoch') END \
                  WHERE {token} = ?1 AND {instant} > ?3 AND {instant} <= ?4",
                 instant = instant("s", &expires),
             ),
-            select: format!("SELECT s.{token}, {id} FROM {name} s"),
+            select: format!("SELECT s.{token} FROM {name} s"),
             delete: format!("DELETE FROM {name} WHERE {token} = ?1"),
+            delete_all: format!("DELETE FROM {name}"),
             purge: {
+                // What is no instant in milliseconds is the configuration's mistake, and nobody's end.
+                let by = |instant: &str, place: u8| format!("{instant} BETWEEN {FIRST_INSTANT} AND ?{place}");
                 let by_login =
-                    created.as_ref().map_or(String::new(), |_| format!(" OR {} <= ?2", login("s")));
+                    created.as_ref().map_or(String::new(), |_| format!(" OR {}", by(&login("s"), 2)));
                 format!(
                     "DELETE FROM {name} WHERE {token} IN (SELECT s.{token} FROM {name} s \
-                     WHERE ?2 IS NOT NULL AND ({} <= ?1{by_login}) LIMIT ?3)",
-                    instant("s", &expires)
+                     WHERE (?2 IS NULL OR ?2 >= 0) AND ({}{by_login}) LIMIT ?3)",
+                    by(&instant("s", &expires), 1)
                 )
             },
         }
     }
 }
 
-/// A row's token and its session's id.
-fn named(row: &Row<'_>) -> rusqlite::Result<(String, String)> {
-    let token: String = row.get(0)?;
-    let id = row.get::<_, Option<String>>(1)?.unwrap_or_else(|| id_of(&token));
-    Ok((token, id))
-}
-
-fn chosen(connection: &Connection, file: &File, rows: &Rows) -> Result<Vec<(String, String)>, TableError> {
+/// The tokens of these rows.
+fn chosen(connection: &Connection, file: &File, rows: &Rows) -> Result<Vec<String>, TableError> {
     let layout = &file.layout;
     let select = &file.statements.select;
     let by = |column: &str, value: &str| {
         let text = format!("{select} WHERE s.{} = ?1", quoted(column));
         let mut statement = connection.prepare_cached(&text).map_err(told)?;
-        let found = statement.query_map([value], named).map_err(told)?;
-        found.collect::<Result<Vec<_>, _>>().map_err(told)
+        let found = statement.query_map([value], |row| row.get(0)).map_err(told)?;
+        found.collect::<Result<Vec<String>, _>>().map_err(told)
     };
     match rows {
         Rows::Token(token) => by(&layout.token, std::str::from_utf8(token.expose()).unwrap_or_default()),
-        Rows::Session(id) => match &layout.id {
-            Some(column) => by(column, id),
-            // Only who has the token can ask for it by name; for anybody else all are looked through.
-            None => Ok(all(connection, select)?.into_iter().filter(|(_, found)| found == id).collect()),
-        },
+        // Only who has the token can ask for it by name; for anybody else all are looked through.
+        Rows::Session(id) => {
+            let mut statement = connection.prepare_cached(select).map_err(told)?;
+            let mut found = statement.query([]).map_err(told)?;
+            while let Some(row) = found.next().map_err(told)? {
+                let token: String = row.get(0).map_err(told)?;
+                if session_id(&token) == *id {
+                    return Ok(vec![token]);
+                }
+            }
+            Ok(Vec::new())
+        }
         Rows::Subject { subject, except } => {
             let mut found = by(&layout.user, subject)?;
-            found.retain(|(_, id)| Some(id) != except.as_ref());
+            found.retain(|token| Some(session_id(token)) != *except);
             Ok(found)
         }
-        Rows::All => all(connection, select),
+        Rows::All => Ok(Vec::new()),
     }
-}
-
-fn all(connection: &Connection, select: &str) -> Result<Vec<(String, String)>, TableError> {
-    let mut statement = connection.prepare_cached(select).map_err(told)?;
-    let found = statement.query_map([], named).map_err(told)?;
-    found.collect::<Result<_, _>>().map_err(told)
 }
 
 #[tonic::async_trait]
 impl SessionTable for SqliteTable {
-    async fn find(
-        &self,
-        token: &str,
-        (ends_after, created_after): (Timestamp, Timestamp),
-    ) -> Result<Option<SessionRow>, TableError> {
+    async fn find(&self, token: &str, not_counted: Bounds) -> Result<Option<SessionRow>, TableError> {
         let token = token.to_owned();
         self.ask(move |connection, file| {
             let mut find = connection.prepare_cached(&file.statements.find).map_err(told)?;
-            let mut rows =
-                find.query(params![token, millis(ends_after), millis(created_after)]).map_err(told)?;
-            rows.next().map_err(told)?.map(|row| session(row, &token, &file.layout)).transpose()
+            let bounds = params![token, millis(not_counted.ended_by), not_counted.created_by.map(millis)];
+            let mut rows = find.query(bounds).map_err(told)?;
+            rows.next().map_err(told)?.map(|row| session(row, &file.layout)).transpose()
         })
         .await
     }
@@ -264,7 +274,7 @@ impl SessionTable for SqliteTable {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         self.ask(move |connection, file| {
             let found = chosen(connection, file, &rows)?;
-            Ok(found.into_iter().take(limit).map(|(_, id)| id).collect())
+            Ok(found.iter().take(limit).map(|token| session_id(token)).collect())
         })
         .await
     }
@@ -272,74 +282,83 @@ impl SessionTable for SqliteTable {
     async fn delete(&self, rows: &Rows) -> Result<Vec<String>, TableError> {
         let rows = rows.clone();
         self.ask(move |connection, file| {
-            let change = connection
-                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-                .map_err(told)?;
+            let change =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
+            if matches!(rows, Rows::All) {
+                change.execute(&file.statements.delete_all, []).map_err(told)?;
+            }
             let found = chosen(&change, file, &rows)?;
-            for (token, _) in &found {
-                change
-                    .prepare_cached(&file.statements.delete)
-                    .and_then(|mut one| one.execute([token]))
-                    .map_err(told)?;
+            for token in &found {
+                let mut delete = change.prepare_cached(&file.statements.delete).map_err(told)?;
+                delete.execute([token]).map_err(told)?;
             }
             change.commit().map_err(told)?;
-            Ok(found.into_iter().map(|(_, id)| id).collect())
+            Ok(found.iter().map(|token| session_id(token)).collect())
         })
         .await
     }
 
-    async fn purge(
-        &self,
-        ended_by: Timestamp,
-        created_by: Timestamp,
-        _now: Timestamp,
-        limit: u32,
-    ) -> Result<u32, TableError> {
+    async fn purge(&self, over: Bounds, _now: Timestamp, limit: u32) -> Result<u32, TableError> {
         self.ask(move |connection, file| {
             let mut purge = connection.prepare_cached(&file.statements.purge).map_err(told)?;
-            let gone = purge.execute(params![millis(ended_by), millis(created_by), limit]).map_err(told)?;
-            Ok(u32::try_from(gone).unwrap_or(u32::MAX))
+            let bounds = params![millis(over.ended_by), over.created_by.map(millis), limit];
+            Ok(u32::try_from(purge.execute(bounds).map_err(told)?).unwrap_or(u32::MAX))
         })
         .await
     }
 
     async fn look(&self) -> Result<(), TableError> {
-        self.ask(|_, _| Ok(())).await
+        self.ask(|connection, file| {
+            let Statements { find, extend, select, delete, delete_all, purge } = &file.statements;
+            for text in [find, extend, select, delete, delete_all, purge] {
+                connection.prepare(text).map_err(|error| TableError::Malformed(error.to_string()))?;
+            }
+            if connection.is_readonly("main").unwrap_or(true) {
+                return Err(TableError::Malformed("the file can't be written".to_owned()));
+            }
+            Ok(())
+        })
+        .await
     }
 }
 
-fn session(row: &Row<'_>, token: &str, layout: &Layout) -> Result<SessionRow, TableError> {
+fn session(row: &Row<'_>, layout: &Layout) -> Result<SessionRow, TableError> {
     let number = |place: usize| match row.get::<_, Value>(place) {
         Ok(Value::Integer(number)) => Some(number),
         Ok(_) | Err(_) => None,
     };
-    let session: Option<String> = row.get(0).map_err(told)?;
-    let subject: Option<String> = row.get(1).map_err(told)?;
-    let created_at = layout.created.iter().zip(number(3)).next();
+    let subject: Option<String> = row.get(0).map_err(told)?;
+    let created_at = layout.created.iter().zip(number(2)).next();
     let created_at = created_at.map(|(column, millis)| layout.instant(column, Some(millis))).transpose()?;
     let times = RowTimes {
-        expires_at: layout.instant(&layout.expires, number(2))?,
+        expires_at: layout.instant(&layout.expires, number(1))?,
         created_at,
-        newer: number(4).and_then(|newer| u32::try_from(newer).ok()).unwrap_or(0),
+        newer: number(3).and_then(|newer| u32::try_from(newer).ok()).unwrap_or(0),
     };
     let columns = layout.users.iter().flat_map(|users| &users.columns);
-    let claims = columns.zip(5..).map(|(name, place)| {
+    let claims = columns.zip(4..).map(|(name, place)| {
         let value: Option<String> = row.get(place).map_err(told)?;
         Ok((name.clone(), value.unwrap_or_else(|| "null".to_owned())))
     });
     let missing = || TableError::Malformed(format!("`{}` of a session is empty", layout.user));
     Ok(SessionRow {
-        session: session.unwrap_or_else(|| id_of(token)),
         subject: subject.ok_or_else(missing)?,
         times,
         claims: claims.collect::<Result<_, TableError>>()?,
     })
 }
 
+/// SQLite's messages name tables and columns, never what is in a row; the library's own may.
 fn told(error: rusqlite::Error) -> TableError {
-    TableError::Unreachable(error.into())
+    if let rusqlite::Error::SqliteFailure(code, message) = error {
+        TableError::Unreachable(message.unwrap_or_else(|| code.to_string()))
+    } else if let rusqlite::Error::InvalidColumnType(_, column, found) = error {
+        TableError::Malformed(format!("`{column}` is {found}"))
+    } else {
+        TableError::Malformed("what is in it can't be read".to_owned())
+    }
 }
 
-fn unreachable(why: &'static str) -> TableError {
-    TableError::Unreachable(why.into())
+fn unreachable(why: &str) -> TableError {
+    TableError::Unreachable(why.to_owned())
 }

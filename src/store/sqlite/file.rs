@@ -14,7 +14,7 @@ use std::time::Duration;
 /// "ctsn", in the file's header (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6374_736e;
 /// What each version of the schema adds to the one before; the count is the file's `PRAGMA user_version`.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// The file can't be used as a store.
 #[derive(Debug, thiserror::Error)]

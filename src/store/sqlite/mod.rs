@@ -10,6 +10,7 @@
 
 mod file;
 mod lane;
+mod leases;
 mod log;
 mod rows;
 mod sessions;
@@ -19,10 +20,11 @@ pub use file::OpenError;
 
 use crate::clock::Timestamp;
 use crate::revocation::{Appended, DenialKey, Draft, Entry, Page, RevocationLog, StoreError};
+use crate::session::LeaseStore;
 use crate::session::record::{Attributes, SessionRecord};
 use crate::session::rotation::Rules;
 use crate::session::store::{CreateOutcome, ListCursor, NewSession, Rotated, SessionStore, Updated};
-use crate::token::{Revision, SessionId};
+use crate::token::{Revision, SessionId, TokenDigest};
 use file::Site;
 use lane::{Lane, Mode};
 use std::path::Path;
@@ -160,6 +162,33 @@ impl SessionStore for SqliteStore {
 
     async fn purge(&self, now: Timestamp, limit: u32) -> Result<u32, StoreError> {
         self.writer.ask(move |file| sessions::purge(file, now, limit)).await
+    }
+}
+
+#[tonic::async_trait]
+impl LeaseStore for SqliteStore {
+    async fn lease(
+        &self,
+        key: TokenDigest,
+        now: Timestamp,
+    ) -> Result<(Option<Vec<u8>>, Timestamp), StoreError> {
+        // By the one that writes: another's commit may not be visible to a reader's snapshot yet.
+        self.writer.ask(move |file| Ok((leases::find(file, key, now)?, now))).await
+    }
+
+    async fn put_lease(
+        &self,
+        key: TokenDigest,
+        seen: Option<Vec<u8>>,
+        register: Vec<u8>,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.writer.ask(move |file| leases::put(file, key, seen.as_deref(), &register, expires_at, now)).await
+    }
+
+    async fn purge_leases(&self, now: Timestamp, limit: u32) -> Result<u32, StoreError> {
+        self.writer.ask(move |file| leases::purge(file, now, limit)).await
     }
 }
 

@@ -1,10 +1,10 @@
 // The libraries' own side: reads one JSON request a line, answers one JSON line each, in order.
 import { createInterface } from "node:readline";
-import * as authjs from "@auth/core/jwt";
+import * as authjs from "authjs/jwt";
 import nextauth from "next-auth/jwt";
 import { verifyJwt } from "@clerk/backend/jwt";
 // How they cut cookies is not among what they export: read by path, beside this file.
-import { SessionStore as AuthjsStore } from "./node_modules/@auth/core/lib/utils/cookie.js";
+import { SessionStore as AuthjsStore } from "./node_modules/authjs/lib/utils/cookie.js";
 import { SessionStore as NextauthStore } from "./node_modules/next-auth/core/lib/cookie.js";
 import { __experimental_JWTPayloadToAuthObjectProperties as granted } from "./node_modules/@clerk/shared/dist/jwtPayloadParser.mjs";
 

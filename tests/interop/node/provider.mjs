@@ -41,6 +41,10 @@ function publish() {
         response_types: [], token_endpoint_auth_method: "client_secret_post" },
     ],
     cookies: { keys: ["a cookie key"] },
+    // A refresh token is good once, however young; seen twice, all of its session is revoked.
+    rotateRefreshToken: true,
+    scopes: ["openid", "offline_access", "orders:read"],
+    findAccount: async (_context, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
@@ -66,9 +70,21 @@ async function token({ subject, scope, format, ttl }) {
   return access.save();
 }
 
+// What a login in a browser would end in.
+async function refreshToken({ subject }) {
+  const client = await provider.Client.find("shop");
+  const scope = "openid offline_access orders:read";
+  const grant = new provider.Grant({ accountId: subject, clientId: "shop" });
+  grant.addOIDCScope(scope);
+  const grantId = await grant.save();
+  const authTime = Math.floor(Date.now() / 1000);
+  return new provider.RefreshToken({ accountId: subject, client, grantId, scope, gty: "authorization_code", authTime }).save();
+}
+
 const answers = {
   issuer: () => issuer,
   token,
+  refreshToken,
   // Whether it still knows the token.
   introspect: async ({ token }) => (await provider.AccessToken.find(token)) !== undefined,
   // By the endpoint itself, as the client.

@@ -59,8 +59,11 @@ impl World {
     }
 
     async fn renew(&self, cookie: &str, name: &str) -> Result<RefreshResponse, Status> {
-        let request =
-            RefreshRequest { refresh_token: Some(cookie.to_owned()), credential_name: name.to_owned() };
+        let request = RefreshRequest {
+            refresh_token: Some(cookie.to_owned()),
+            credential_name: name.to_owned(),
+            issuer: None,
+        };
         Ok(self.sidecar.tokens().refresh(request).await?.into_inner())
     }
 

@@ -67,13 +67,13 @@ async fn a_namespace_that_is_not_there_or_not_ours_is_left_alone() {
 async fn a_newer_release_s_namespace_is_refused() {
     let namespace = fresh_namespace();
     let store = open(&SERVER, access(&SERVER, &namespace));
-    assert_eq!(store.migrate().await.unwrap(), Migration { from: 0, to: 1 });
-    assert_eq!(store.migrate().await.unwrap(), Migration { from: 1, to: 1 });
+    assert_eq!(store.migrate().await.unwrap(), Migration { from: 0, to: 2 });
+    assert_eq!(store.migrate().await.unwrap(), Migration { from: 2, to: 2 });
     let age = store.read_after(None, 1).await.unwrap().epoch_age;
     assert_eq!(age, Duration::MAX, "nobody holds what a new namespace lost");
     let _ = SERVER.sql(&format!("UPDATE {namespace}.head SET schema_version = 99"));
     let newer = fault(&SERVER.url(), asking(&namespace)).await;
-    assert!(matches!(newer, ServerFault::NewerSchema { found: 99, known: 1, .. }));
+    assert!(matches!(newer, ServerFault::NewerSchema { found: 99, known: 2, .. }));
     assert!(matches!(store.migrate().await, Err(ServerFault::NewerSchema { .. })));
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::revocation::EntryKind;
+use crate::session::LeaseStore;
 use crate::session::rotation::Decision;
 use crate::session::store::Limit;
 use crate::store::SqliteStore;
@@ -231,7 +232,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// What a step shows, without what is drawn.
-async fn shown<E: RevocationLog + SessionStore>(engine: &E, script: &[(Step, NewSession)]) -> Vec<String> {
+async fn shown<E: RevocationLog + SessionStore + LeaseStore>(
+    engine: &E,
+    script: &[(Step, NewSession)],
+) -> Vec<String> {
     let mut now = NOON;
     let mut sessions: Vec<NewSession> = Vec::new();
     let mut shown = Vec::new();

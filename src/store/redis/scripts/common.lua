@@ -4,6 +4,7 @@
 --   log    stream  the entries, under <seq>-0
 --   entry  hash    kind, key and exception of a live entry -> seq:instant:expires;  expiry  zset  the same, by expiry
 --   stamp  hash    key of a subject or issuer -> created:cutoff:expires;            fading  zset  the same, by expiry
+--   lease  hash    digest of a refresh token -> register of its lease;              lapsing zset  the same, by expiry
 --   s:<id> hash    a session;  k:<session key>  its id;  u:<subject key>  zset  ids by creation;  ends  zset  ids by end
 local P = KEYS[1]
 local HEAD, LOG, ENTRY, EXPIRY = P .. 'head', P .. 'log', P .. 'entry', P .. 'expiry'

@@ -1,0 +1,196 @@
+//! The SQL of a table of sessions in Postgres, made of its names and its columns' types.
+
+use super::{FIRST_INSTANT, Layout, quoted};
+use crate::verify::{Rows, TableError};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Columns by name, each with its type as SQL has it.
+pub(super) type Columns = HashMap<String, String>;
+
+/// What is said to the server. `$1::text` and the like say what is sent; the casts, what it is compared with.
+pub(super) struct Statements {
+    pub(super) find: Arc<str>,
+    pub(super) extend: Arc<str>,
+    /// By what, then the statement.
+    pub(super) list: Choices,
+    pub(super) delete: Choices,
+    pub(super) delete_some: Arc<str>,
+    pub(super) purge: Arc<str>,
+}
+
+/// The same of rows chosen by token, id and subject.
+pub(super) struct Choices {
+    pub(super) token: Arc<str>,
+    pub(super) session: Arc<str>,
+    pub(super) subject: Arc<str>,
+}
+
+impl Statements {
+    pub(super) fn of(layout: &Layout, columns: &Columns) -> Result<Self, TableError> {
+        let name = format!("{}.{}", quoted(&layout.schema), quoted(&layout.table));
+        let [token, user, expires] = [&layout.token, &layout.user, &layout.expires].map(|name| quoted(name));
+        let type_of = |column: &str| columns.get(column).map_or("text", String::as_str);
+        let given = |place: u8, column: &str| format!("CAST(${place}::text AS {})", type_of(column));
+        let ends = Instant::of(&layout.expires, type_of(&layout.expires))?;
+        let login =
+            layout.created.as_deref().map(|column| Instant::of(column, type_of(column))).transpose()?;
+        let login_of =
+            |alias: &str| login.as_ref().map_or("NULL::bigint".to_owned(), |login| login.millis(alias));
+        let id = format!("encode(sha256(convert_to(s.{token}::text, 'UTF8')), 'hex')");
+        let newer = if layout.counts {
+            // Where logins are not told, the one that was used last counts as the newest; one that doesn't tell its own, as the
+            // oldest.
+            let order = |alias: &str| match &login {
+                Some(login) => format!("coalesce({}, 0)", login.millis(alias)),
+                None => ends.millis(alias),
+            };
+            let live_logins = login.as_ref().map_or(String::new(), |login| {
+                format!(" AND ($3::bigint IS NULL OR o.{} > {})", login.column, login.value("$3::bigint"))
+            });
+            format!(
+                "(SELECT count(*) FROM {name} o WHERE o.{user} = s.{user} AND o.{expires} > {}{live_logins} \
+                 AND ({}, o.{token}) > ({}, s.{token}))",
+                ends.value("$2::bigint"),
+                order("o"),
+                order("s")
+            )
+        } else {
+            "0::bigint".to_owned()
+        };
+        let (mut claims, mut join) = (String::new(), String::new());
+        if let Some(users) = &layout.users {
+            for column in &users.columns {
+                // Writing to a String can't fail.
+                let _ = write!(claims, ", to_json(u.{})::text", quoted(column));
+            }
+            let table = format!("{}.{}", quoted(&layout.schema), quoted(&users.table));
+            // Without its user a session is none: the application sees it so.
+            join = format!(" JOIN {table} u ON u.{} = s.{user}", quoted(&users.key));
+        }
+        let chosen = |verb: &str, end: &str| {
+            let by = |condition: String| {
+                format!("{verb} FROM {name} s WHERE {condition} AND {id} IS DISTINCT FROM $2::text{end}")
+                    .into()
+            };
+            // Only who has the token can ask for it by name; for anybody else all are looked through.
+            let session = format!("{id} = $1::text");
+            Choices {
+                token: by(format!("s.{token} = {}", given(1, &layout.token))),
+                session: by(session),
+                subject: by(format!("s.{user} = {}", given(1, &layout.user))),
+            }
+        };
+        // What is no instant in milliseconds is the configuration's mistake, and nobody's end.
+        let over = |instant: &Instant, by: &str| {
+            let by = instant.value(&format!("({by} + (SELECT back FROM clock))"));
+            let first = instant.value(&format!("{FIRST_INSTANT}::bigint"));
+            format!("s.{column} >= {first} AND s.{column} <= {by}", column = instant.column)
+        };
+        let by_login =
+            login.as_ref().map_or(String::new(), |login| format!(" OR {}", over(login, "$2::bigint")));
+        Ok(Self {
+            find: format!(
+                "SELECT s.{user}::text, {}, {}, {newer}{claims} FROM {name} s{join} WHERE s.{token} = {} \
+                 AND $2::bigint IS NOT NULL AND ($3::bigint IS NULL OR $3::bigint >= 0)",
+                ends.millis("s"),
+                login_of("s"),
+                given(1, &layout.token)
+            )
+            .into(),
+            // What somebody else holds is left to them: waiting for it would hold up others.
+            extend: format!(
+                "UPDATE {name} SET {expires} = {} WHERE ctid = ANY (ARRAY(SELECT s.ctid FROM {name} s \
+                 WHERE s.{token} = {} AND s.{expires} > {} AND s.{expires} <= {} FOR UPDATE SKIP LOCKED))",
+                ends.value("$2::bigint"),
+                given(1, &layout.token),
+                ends.value("$3::bigint"),
+                ends.value("$4::bigint"),
+            )
+            .into(),
+            list: chosen(&format!("SELECT {id}"), " LIMIT $3::bigint"),
+            delete: chosen("DELETE", &format!(" RETURNING {id}")),
+            // Rows that others delete just then don't make a batch look like the last one.
+            delete_some: format!(
+                "DELETE FROM {name} WHERE ctid = ANY (ARRAY(SELECT s.ctid FROM {name} s LIMIT $1::bigint FOR UPDATE))"
+            )
+            .into(),
+            // By the earlier of two clocks. What another call holds is left to the next purge.
+            purge: format!(
+                "WITH clock AS (SELECT least(0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 120000 \
+                 - $3::bigint) AS back) DELETE FROM {name} WHERE ctid = ANY (ARRAY(SELECT s.ctid FROM {name} s \
+                 WHERE {}{by_login} LIMIT $4::bigint FOR UPDATE SKIP LOCKED)) \
+                 AND ($2::bigint IS NULL OR $2::bigint >= 0)",
+                over(&ends, "$1::bigint")
+            )
+            .into(),
+        })
+    }
+}
+
+/// A column of instants, as the application keeps them.
+struct Instant {
+    column: String,
+    form: Form,
+}
+
+enum Form {
+    /// In UTC, as Prisma writes them.
+    Timestamp,
+    /// With its zone.
+    TimestampTz,
+    /// Milliseconds since 1970.
+    Millis,
+}
+
+impl Instant {
+    fn of(column: &str, type_name: &str) -> Result<Self, TableError> {
+        let form = match type_name {
+            "timestamp without time zone" => Form::Timestamp,
+            "timestamp with time zone" => Form::TimestampTz,
+            "bigint" => Form::Millis,
+            _ => {
+                let why = format!("`{column}` is a {type_name}, and no timestamp nor bigint");
+                return Err(TableError::Malformed(why));
+            }
+        };
+        Ok(Self { column: quoted(column), form })
+    }
+
+    /// In milliseconds.
+    fn millis(&self, alias: &str) -> String {
+        let column = &self.column;
+        match self.form {
+            Form::Timestamp | Form::TimestampTz => {
+                format!("(extract(epoch FROM {alias}.{column}) * 1000)::bigint")
+            }
+            Form::Millis => format!("{alias}.{column}"),
+        }
+    }
+
+    /// From milliseconds.
+    fn value(&self, millis: &str) -> String {
+        let instant = format!("to_timestamp(({millis} / 1000.0)::float8)");
+        match self.form {
+            Form::Timestamp => format!("({instant} AT TIME ZONE 'UTC')"),
+            Form::TimestampTz => instant,
+            Form::Millis => millis.to_owned(),
+        }
+    }
+}
+
+impl Choices {
+    /// The statement for these, and what it is given: the one value, and the id that stays.
+    pub(super) fn of(&self, rows: &Rows) -> Option<(Arc<str>, String, Option<String>)> {
+        Some(match rows {
+            Rows::Token(token) => {
+                let token = std::str::from_utf8(token.expose()).unwrap_or_default();
+                (Arc::clone(&self.token), token.to_owned(), None)
+            }
+            Rows::Session(id) => (Arc::clone(&self.session), id.clone(), None),
+            Rows::Subject { subject, except } => (Arc::clone(&self.subject), subject.clone(), except.clone()),
+            Rows::All => return None,
+        })
+    }
+}
