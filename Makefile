@@ -5,22 +5,24 @@ SHELL := /bin/bash
 VENV := target/python
 NODE := target/node
 PYTHON := $(VENV)/bin/python
+CLIENTS := target/clients
+GO := $(CLIENTS)/go
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 export DEBIAN_FRONTEND := noninteractive
 
 CHAOS_SECONDS ?= 600
 
-.PHONY: test servers oldest interop chaos lint doc deny bench shop
+.PHONY: test servers oldest interop clients chaos lint doc deny bench shop
 
 # Every test, the ones that need another language's gRPC library or a real server among them: none is skipped.
 test: $(VENV)/ready servers
 	TEST_PYTHON=$(abspath $(PYTHON)) cargo test --locked
 
-$(VENV)/ready: tests/python/requirements.txt
+$(VENV)/ready: tests/python/requirements.txt examples/clients/python/requirements.txt
 	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || \
 		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy python3 python3-venv; }
 	python3 -m venv --clear $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	@touch $@
 
 # redis-server and postgres, which the tests start themselves, on free ports and their own data.
@@ -48,6 +50,42 @@ $(NODE)/ready: $(wildcard tests/interop/node/*)
 	@mkdir -p $(NODE)
 	cp tests/interop/node/* $(NODE)
 	npm install --prefix $(NODE) --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
+	@touch $@
+
+# The example clients, each a copy of its folder in examples/clients with what its language's tools bring and generate.
+clients: $(GO)/ready $(CLIENTS)/python/ready $(CLIENTS)/node/ready
+
+GO_FILES := $(wildcard examples/clients/go/*.go) examples/clients/go/go.mod
+PYTHON_FILES := $(wildcard examples/clients/python/*.py)
+NODE_FILES := $(wildcard examples/clients/node/*.js examples/clients/node/*.proto) examples/clients/node/package.json
+PROTOS := proto/countersign/v1/token.proto examples/clients/proto/example/v1/orders.proto
+GO_PACKAGES := module=example.com/orders,$\
+	Mcountersign/v1/token.proto=example.com/orders/gen/countersign/v1,$\
+	Mexample/v1/orders.proto=example.com/orders/gen/example/v1,$\
+	Mgoogle/rpc/status.proto=google.golang.org/genproto/googleapis/rpc/status
+PROTOC = $(PYTHON) -m grpc_tools.protoc -I proto -I examples/clients/proto
+
+$(GO)/ready: $(GO_FILES) $(PROTOS) $(VENV)/ready
+	@command -v go >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends golang-go; }
+	@mkdir -p $(GO)
+	cp $(GO_FILES) $(GO)
+	cd $(GO) && go build -mod=mod -o bin/ tool
+	$(PROTOC) --plugin=$(GO)/bin/protoc-gen-go --plugin=$(GO)/bin/protoc-gen-go-grpc \
+		--go_out=$(GO_PACKAGES):$(GO) --go-grpc_out=$(GO_PACKAGES):$(GO) $(PROTOS)
+	cd $(GO) && go vet -mod=mod . && go build -mod=mod -o bin/orders .
+	@touch $@
+
+$(CLIENTS)/python/ready: $(PYTHON_FILES) $(PROTOS) $(VENV)/ready
+	@mkdir -p $(CLIENTS)/python
+	cp $(PYTHON_FILES) $(CLIENTS)/python
+	$(PROTOC) --python_out=$(CLIENTS)/python --grpc_python_out=$(CLIENTS)/python $(PROTOS)
+	@touch $@
+
+$(CLIENTS)/node/ready: $(NODE_FILES) $(PROTOS) $(NODE)/ready
+	@mkdir -p $(CLIENTS)/node
+	cp $(NODE_FILES) $(CLIENTS)/node
+	cp -r examples/clients/proto $(CLIENTS)
+	npm install --prefix $(CLIENTS)/node --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
 	@touch $@
 
 # Simulated worlds under fresh seeds; then sidecars and stores killed, stopped, cut off and set back for CHAOS_SECONDS. Prints
