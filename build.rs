@@ -19,14 +19,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::grpc::codec::StrictCodec")
         .skip_debug(REDACTED.map(|name| format!(".countersign.v1.{name}")))
         .compile_fds(descriptors)?;
-    compile_example()
+    compile_example("examples/shop/proto", "shop.proto")?;
+    compile_example("examples/clients/proto", "example/v1/orders.proto")
 }
 
-/// The example's own api, as an application compiles one: with tonic's usual codec.
-fn compile_example() -> Result<(), Box<dyn Error>> {
-    const FOLDER: &str = "examples/shop/proto";
-    println!("cargo:rerun-if-changed={FOLDER}");
-    let descriptors = protox::compile(["shop.proto"], [FOLDER])?;
+/// An example's own api, as an application compiles one: with tonic's usual codec.
+fn compile_example(folder: &str, file: &str) -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={folder}");
+    let descriptors = protox::compile([file], [folder])?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }
