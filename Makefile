@@ -41,8 +41,10 @@ $(VENV)/redis: $(VENV)/ready
 	@touch $@
 
 # Other people's libraries and servers, from npm: what they write is read here, and what we write there.
-interop: $(NODE)/ready $(VENV)/ready servers
-	TEST_NODE=$(abspath $(NODE)) TEST_PYTHON=$(abspath $(PYTHON)) cargo test --locked --test interop
+interop: $(NODE)/ready $(VENV)/ready servers clients
+	cargo build --locked --example client
+	TEST_NODE=$(abspath $(NODE)) TEST_PYTHON=$(abspath $(PYTHON)) TEST_CLIENTS=$(abspath $(CLIENTS)) \
+		cargo test --locked --test interop
 
 $(NODE)/ready: $(wildcard tests/interop/node/*)
 	@command -v node >/dev/null && command -v npm >/dev/null || \

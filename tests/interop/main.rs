@@ -18,6 +18,7 @@
 
 mod authjs;
 mod clerk;
+mod clients;
 mod differential;
 #[path = "../engines/mod.rs"]
 mod engines;
