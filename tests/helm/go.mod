@@ -1,0 +1,3 @@
+module countersign.example.com/tests/helm
+
+go 1.26
