@@ -13,7 +13,7 @@ export DEBIAN_FRONTEND := noninteractive
 CHAOS_SECONDS ?= 600
 
 # Nothing where there is a Go that is new enough, else what brings one.
-WITH_GO = PATH="$$PATH:$(abspath $(VENV)/bin)"
+WITH_GO = PATH="$(abspath $(VENV)/bin):$$PATH"
 GO_FOUND := $(if $(shell go version 2>/dev/null | grep -E 'go1\.(2[6-9]|[3-9][0-9])'),,$(VENV)/go)
 
 .PHONY: test servers oldest interop clients helm image-test chaos lint doc deny bench shop
