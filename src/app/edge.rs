@@ -1,7 +1,7 @@
 //! What the edge is told of the configuration.
 
 use crate::config::{self, Config};
-use crate::grpc::{self, Rpc};
+use crate::grpc::{self, Rpc, check};
 use crate::ops::Health;
 use tonic::service::Routes;
 
@@ -12,12 +12,31 @@ pub(super) fn edge_settings(config: &Config) -> grpc::Settings {
         config::Rpc::Revoke => Rpc::Revoke,
         config::Rpc::Sessions => Rpc::Sessions,
         config::Rpc::Jwks => Rpc::Jwks,
+        config::Rpc::Check => Rpc::Check,
     });
     grpc::Settings {
         served: served.collect(),
         max_in_flight: config.api.max_in_flight.div_ceil(config.api.workers.max(1)),
         deadline: config.api.default_deadline,
         max_waiting_per_stream: 64,
+        check: check_told(&config.ext_authz),
+    }
+}
+
+fn check_told(settings: &config::ExtAuthz) -> check::Told {
+    check::Told {
+        settings: check::Settings {
+            header_prefix: settings.header_prefix.clone(),
+            claims_header: settings.claims_header,
+            realm: settings.realm.clone(),
+        },
+        route: check::Route {
+            audiences: settings.audiences.clone(),
+            scopes: settings.scopes.clone(),
+            fully_consistent: settings.consistency == config::Floor::FullyConsistent,
+            optional: settings.optional,
+            cookies: settings.cookies.clone(),
+        },
     }
 }
 
@@ -34,17 +53,24 @@ pub(super) fn served_names(config: &Config) -> Vec<&'static str> {
     if serves(&[config::Rpc::Jwks]) {
         names.push("countersign.v1.KeyService");
     }
+    if serves(&[config::Rpc::Check]) {
+        names.push("envoy.service.auth.v3.Authorization");
+    }
     names
 }
 
 /// What is not ours: health, and the protos for whoever asks. Python's and older Go clients still ask in v1alpha.
-pub(super) fn rest(health: &Health, reflection: bool) -> Routes {
+pub(super) fn rest(health: &Health, api: &config::Api) -> Routes {
     let mut rest = Routes::new(health.server());
-    if reflection {
+    if api.reflection {
         let builder = || {
-            tonic_reflection::server::Builder::configure()
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(grpc::v1::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            match api.serve.contains(&config::Rpc::Check) {
+                true => builder.register_encoded_file_descriptor_set(grpc::envoy::DESCRIPTORS),
+                false => builder,
+            }
         };
         if let (Ok(v1), Ok(v1alpha)) = (builder().build_v1(), builder().build_v1alpha()) {
             rest = rest.add_service(v1).add_service(v1alpha);

@@ -88,6 +88,8 @@ pub enum Rpc {
     Sessions,
     /// `GetJwks`.
     Jwks,
+    /// Envoy's `Authorization/Check`.
+    Check,
 }
 
 /// The second listener.
@@ -106,8 +108,8 @@ pub struct Drain {
     pub deadline: Duration,
 }
 
-/// Reads `api`. `can_refresh` is whether the keys that Refresh needs are configured, which decides a default.
-pub(super) fn read_api(section: &Section<'_>, can_refresh: bool) -> Api {
+/// Reads `api`. `also` is what is served beyond the usual where nothing is said.
+pub(super) fn read_api(section: &Section<'_>, also: &[Rpc]) -> Api {
     let tcp = if section.is_null("tcp") { None } else { section.parsed("tcp", scalar::address) };
     let api = Api {
         tcp,
@@ -128,7 +130,7 @@ pub(super) fn read_api(section: &Section<'_>, can_refresh: bool) -> Api {
             .unwrap_or_default(),
         max_connection_age: section.duration("max_connection_age", MINUTE..=7 * DAY).unwrap_or_default(),
         reflection: section.switch("reflection").unwrap_or_default(),
-        serve: read_serve(section, can_refresh),
+        serve: read_serve(section, also),
     };
     judge_listeners(section, &api);
     api
@@ -163,13 +165,14 @@ fn read_tls(section: &Section<'_>) -> Tls {
     }
 }
 
-fn read_serve(section: &Section<'_>, can_refresh: bool) -> BTreeSet<Rpc> {
+fn read_serve(section: &Section<'_>, also: &[Rpc]) -> BTreeSet<Rpc> {
     let served = section.choices("serve", |word| match word {
         "verify" => Some(Rpc::Verify),
         "refresh" => Some(Rpc::Refresh),
         "revoke" => Some(Rpc::Revoke),
         "sessions" => Some(Rpc::Sessions),
         "jwks" => Some(Rpc::Jwks),
+        "check" => Some(Rpc::Check),
         _ => None,
     });
     match served {
@@ -181,7 +184,7 @@ fn read_serve(section: &Section<'_>, can_refresh: bool) -> BTreeSet<Rpc> {
         }
         None => {
             let usual = [Rpc::Verify, Rpc::Revoke, Rpc::Jwks];
-            usual.into_iter().chain(can_refresh.then_some(Rpc::Refresh)).collect()
+            usual.into_iter().chain(also.iter().copied()).collect()
         }
     }
 }

@@ -8,6 +8,7 @@
 mod api;
 mod authjs;
 mod callers;
+mod ext_authz;
 mod file;
 mod freshness;
 mod introspection;
@@ -31,6 +32,7 @@ mod tests;
 pub use api::{Api, Drain, Group, Ops, Rpc, Tls, UnixSocket};
 pub use authjs::{AuthJs, AuthJsVersion};
 pub use callers::{Caller, Identity, Right};
+pub use ext_authz::ExtAuthz;
 pub use file::load;
 pub use freshness::{Floor, Freshness, FreshnessOverrides};
 pub use introspection::{ClientAuth, Introspection, OAuthClient, RelayedRefresh, Revocation};
@@ -71,6 +73,8 @@ pub struct Config {
     pub cache_entries: u64,
     /// Who may do more.
     pub callers: Vec<Caller>,
+    /// How proxies are answered.
+    pub ext_authz: ExtAuthz,
     /// Logs.
     pub log: Log,
     files: Vec<NeededFile>,
@@ -175,7 +179,11 @@ fn read(root: &tree::Node, base: PathBuf, mut faults: Vec<Fault>) -> Result<Conf
         .iter()
         .any(|issuer| matches!(issuer.credentials, Credentials::Cookies(_)) || issuer.refresh.is_some());
     let can_refresh = renews_foreign || own.as_ref().is_some_and(|(own, _)| own.can_refresh());
-    let api = api::read_api(&api_section, can_refresh);
+    let also: Vec<_> = [(Rpc::Refresh, can_refresh), (Rpc::Check, top.has("ext_authz"))]
+        .into_iter()
+        .filter_map(|(rpc, is_served)| is_served.then_some(rpc))
+        .collect();
+    let api = api::read_api(&api_section, &also);
     let listeners = Listeners {
         unix: api_section.has("unix"),
         mutual_tls: api.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
@@ -196,6 +204,7 @@ fn read(root: &tree::Node, base: PathBuf, mut faults: Vec<Fault>) -> Result<Conf
         cache_entries: top.section_or_empty("cache").count("max_entries", 0..=10_000_000).unwrap_or_default(),
         log: read_log(&top.section_or_empty("log")),
         own: own.map(|(own, _)| own),
+        ext_authz: read_proxies(&top, &api),
         api,
         issuers,
         callers,
@@ -285,6 +294,17 @@ fn judge_served(
             "add one to `callers` with `may: [sessions]`",
         );
     }
+}
+
+fn read_proxies(top: &Section<'_>, api: &Api) -> ExtAuthz {
+    if top.has("ext_authz") && !api.serve.contains(&Rpc::Check) {
+        top.fault_hinting(
+            "ext_authz",
+            "says how Check is answered, which is not served",
+            "add `check` to `api.serve`",
+        );
+    }
+    ext_authz::read_ext_authz(&top.section_or_empty("ext_authz"))
 }
 
 fn read_log(section: &Section<'_>) -> Log {

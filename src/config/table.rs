@@ -17,7 +17,7 @@ const ALGORITHMS: &[&str] = &[
 ];
 const PUBLIC: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 const FLOORS: &[&str] = &["minimize_latency", "fully_consistent"];
-const RPCS: &[&str] = &["verify", "refresh", "revoke", "sessions", "jwks"];
+const RPCS: &[&str] = &["verify", "refresh", "revoke", "sessions", "jwks", "check"];
 const RIGHTS: &[&str] = &[
     "sessions",
     "sessions.create",
@@ -49,7 +49,7 @@ pub(super) const TABLE: &[Key] = &[
     row("api.default_deadline", Duration, Value("5s"), "The longest a call may take, and the deadline of one that names none, 10ms to 5m."),
     row("api.max_connection_age", Duration, Value("30m"), "When a connection is asked to end, with jitter, 1m to 7d."),
     row("api.reflection", Switch, Value("true"), "Whether gRPC reflection is served."),
-    row("api.serve", Choices(RPCS), Computed("`[verify, revoke, jwks]`, and `refresh` where `own.handle_keys` and `own.signing_keys` are set, or an issuer has `authjs` or `refresh`"), "Which rpcs this sidecar serves; `verify` includes VerifyStream, `sessions` is all of SessionService."),
+    row("api.serve", Choices(RPCS), Computed("`[verify, revoke, jwks]`, and `refresh` where `own.handle_keys` and `own.signing_keys` are set, or an issuer has `authjs` or `refresh`, and `check` where there is `ext_authz`"), "Which rpcs this sidecar serves; `verify` includes VerifyStream, `sessions` is all of SessionService, `check` is Envoy's ext_authz."),
     row("ops", Section, Unset, "Probes, metrics and our public keys, for the kubelet and Prometheus."),
     row("ops.address", Address, Value("0.0.0.0:9090"), "The listener: /livez, /readyz, /metrics, /.well-known/jwks.json and gRPC health. No secrets."),
     row("drain", Section, Unset, "What happens between SIGTERM and exit."),
@@ -180,6 +180,15 @@ pub(super) const TABLE: &[Key] = &[
     row("issuers[].staleness_bound", Duration, Value("30s"), "How stale an answer may be before it is TOO_STALE, 1s to 7d."),
     row("issuers[].says_stale_after", Duration, Unset, "From which staleness on answers say so; less than `staleness_bound`."),
     row("issuers[].renew_before", Duration, Value("2m"), "How long before its end a token should be renewed, up to 24h."),
+    row("ext_authz", Section, Unset, "How a proxy that asks about its requests (Envoy's ext_authz) is answered, and what its routes demand where they say nothing. `{}` is enough to serve it."),
+    row("ext_authz.header_prefix", Text, Value("x-countersign-"), "What the names of identity headers begin with: lower case, `-` at the end."),
+    row("ext_authz.claims_header", Switch, Value("false"), "Whether all claims are told in a header, too, as base64url of their JSON."),
+    row("ext_authz.realm", Text, Value("countersign"), "The realm that `WWW-Authenticate` names."),
+    row("ext_authz.authentication", Choice(&["required", "optional"]), Value("required"), "`optional`: a request without a credential goes on, known as nobody. A bad credential is refused all the same."),
+    row("ext_authz.audiences", Texts, Value("[]"), "Any of these is demanded; empty: the issuers' own `audiences`."),
+    row("ext_authz.scopes", Texts, Value("[]"), "All of these are demanded."),
+    row("ext_authz.consistency", Choice(FLOORS), Value("minimize_latency"), "How fresh an answer must be."),
+    row("ext_authz.cookies", Texts, Computed("the issuers' own"), "Cookies that are looked into, in this order, where there is no bearer token."),
     row("denylist", Section, Unset, "What was revoked and has not expired yet, in memory."),
     row("denylist.max_entries", Count, Value("1000000"), "Entries at most, 1000 to 100000000, under 50 bytes each; past it answers are DENYLIST_FULL."),
     row("cache", Section, Unset, "Accepted tokens, by digest, in memory."),

@@ -15,9 +15,9 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 /// Small buffers: the usual answer stays below a kilobyte, and a larger one grows its own.
-const BUFFER: usize = 1024;
+pub(super) const BUFFER: usize = 1024;
 /// How much of a stream is gathered before it is handed to the connection.
-const YIELD: usize = 32 * 1024;
+pub(super) const YIELD: usize = 32 * 1024;
 
 fn buffer_settings() -> BufferSettings {
     BufferSettings::new(BUFFER, YIELD)

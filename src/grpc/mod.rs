@@ -1,8 +1,10 @@
 //! The edge: gRPC in, rooms below, gRPC out. One file per service; `status` is the one table from outcomes to the wire.
 
 pub mod callers;
+pub mod check;
 pub mod codec;
 mod cookies;
+pub mod envoy;
 mod key;
 pub mod limits;
 pub mod listener;

@@ -6,7 +6,7 @@ use crate::grpc::limits::{self, InFlight, Place, within};
 use crate::grpc::serve::Answer;
 use crate::grpc::v1::key_service_server::KeyServiceServer;
 use crate::grpc::v1::session_service_server::SessionServiceServer;
-use crate::grpc::{codec, revoke, status, stream, token, v1};
+use crate::grpc::{check, codec, revoke, status, stream, token, v1};
 use crate::keys::{HandleKeys, SigningKeys};
 use crate::ops::Metrics;
 use crate::revocation::{Denylist, Revoker};
@@ -38,6 +38,8 @@ pub enum Rpc {
     Sessions,
     /// GetJwks.
     Jwks,
+    /// Envoy's Check.
+    Check,
 }
 
 /// What the edge itself is told.
@@ -51,6 +53,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Items of one VerifyStream that may wait for keys or the store at once.
     pub max_waiting_per_stream: usize,
+    /// How proxies are answered.
+    pub check: check::Told,
 }
 
 /// The rooms a call can reach.
@@ -166,6 +170,11 @@ impl Api {
                 let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
                 let _place = place;
                 grpc.unary(revoke::RevokeCall { parts, peer: &peer }, request).await
+            }
+            "/envoy.service.auth.v3.Authorization/Check" if parts.serves(Rpc::Check) => {
+                let mut grpc = Grpc::new(check::CheckCodec).max_decoding_message_size(MAX_MESSAGE);
+                let _place = place;
+                grpc.unary(check::CheckCall { parts, deadline }, request).await
             }
             _ => {
                 request.extensions_mut().insert(peer);

@@ -8,7 +8,7 @@ use crate::verify::accepted::{Accepted, Kind};
 use crate::verify::refusal::Denied;
 use crate::verify::{Freshness, IssuerEntry};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Makes the part of an answer that stays the same from call to call. The edge gives it: what it means is its business.
@@ -43,6 +43,8 @@ pub struct Acceptance {
     /// been issued earlier.
     valid_from: Timestamp,
     answer: Box<[u8]>,
+    /// The same as proxies are told it, once one has asked.
+    told_to_proxies: OnceLock<Box<[u8]>>,
     /// Audiences, then scopes.
     granted: Box<[Box<str>]>,
     audiences: usize,
@@ -83,6 +85,7 @@ impl Acceptance {
             expires_at: if accepted.open_end { Timestamp::MAX } else { accepted.expires_at },
             valid_from: accepted.not_before.unwrap_or_default().max(issued_at),
             answer: encode(accepted).into(),
+            told_to_proxies: OnceLock::new(),
             granted: granted.map(|name| (**name).into()).collect(),
             audiences: accepted.audiences.len(),
             marks: accepted.marks(&issuer.settings.policy),
@@ -94,6 +97,11 @@ impl Acceptance {
     #[must_use]
     pub fn answer(&self) -> &[u8] {
         &self.answer
+    }
+
+    /// The answer as proxies are told it; made of the answer when one asks first.
+    pub fn told_to_proxies(&self, make: impl FnOnce(&[u8]) -> Box<[u8]>) -> &[u8] {
+        self.told_to_proxies.get_or_init(|| make(&self.answer))
     }
 
     /// Whose credential it is.

@@ -22,6 +22,7 @@ mod clients;
 mod differential;
 #[path = "../engines/mod.rs"]
 mod engines;
+mod envoy;
 #[path = "../sidecar/mint.rs"]
 mod mint;
 mod oidc;

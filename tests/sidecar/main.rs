@@ -22,6 +22,7 @@ mod issuer;
 mod lifecycle;
 mod mint;
 mod mutual_tls;
+mod proxies;
 mod python;
 mod reference;
 mod revocation;

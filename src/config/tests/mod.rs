@@ -86,7 +86,7 @@ fn own_tokens_need_a_name_and_keys() {
 #[test]
 fn the_full_example_reads_as_written() {
     let config = load_text(EXAMPLE).unwrap();
-    assert_eq!(config.api.serve.len(), 5);
+    assert_eq!(config.api.serve.len(), 6);
     assert_eq!(config.api.unix.as_ref().unwrap().group, Some(Group::Name("app".to_owned())));
     assert_eq!(config.api.tls.as_ref().unwrap().client_ca, Some("/etc/countersign/tls/clients.pem".into()));
     assert_eq!(config.api.max_connection_age, Duration::from_secs(1800));

@@ -1,0 +1,297 @@
+//! Envoy's external authorization (`envoy.service.auth.v3.Authorization`): the same verification, asked by a proxy.
+
+mod answer;
+mod request;
+
+pub use answer::Settings;
+
+use crate::grpc::codec::{BUFFER, YIELD};
+use crate::grpc::envoy::service::auth::v3::CheckResponse;
+use crate::grpc::router::Parts;
+use crate::grpc::{cookies, status};
+use crate::token::{Action, Reason};
+use crate::verify::{Acceptance, Consistency, Demands, Verdict};
+use bytes::{Buf, BufMut};
+use futures_util::future::Either;
+use prost::Message;
+use request::{Authorization, CheckRequest};
+use std::borrow::Cow;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::UnaryService;
+use tonic::{Request, Response, Status};
+
+/// How proxies are answered.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What of an identity.
+    pub settings: Settings,
+    /// What their routes demand where they say nothing.
+    pub route: Route,
+}
+
+/// What a route demands, where it says so; else the configuration's.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Any of these; empty: the issuers' own.
+    pub audiences: Vec<String>,
+    /// All of these.
+    pub scopes: Vec<String>,
+    /// How fresh the answer must be.
+    pub fully_consistent: bool,
+    /// Whether a request without a credential goes on.
+    pub optional: bool,
+    /// The cookies that are looked into, where the header has no bearer token; empty: those that issuers have.
+    pub cookies: Vec<String>,
+}
+
+/// One Check.
+pub(super) struct CheckCall<'a> {
+    pub(super) parts: &'a Parts,
+    pub(super) deadline: Duration,
+}
+
+impl<'a> UnaryService<Result<CheckRequest, Undecodable>> for CheckCall<'a> {
+    type Response = CheckAnswer;
+    type Future = Either<Ready<Result<Response<CheckAnswer>, Status>>, Answering<'a>>;
+
+    fn call(&mut self, request: Request<Result<CheckRequest, Undecodable>>) -> Self::Future {
+        let (parts, deadline) = (self.parts, self.deadline);
+        let Ok(request) = request.into_inner() else {
+            let odd = status::bad_call("", "the message does not decode as its type");
+            return Either::Left(ready(Err(odd)));
+        };
+        match Check::of(parts, &request) {
+            Err(answer) => Either::Left(ready(Ok(Response::new(answer)))),
+            Ok(check) => match check.verify_now(parts, deadline) {
+                Some(answer) => Either::Left(ready(Ok(Response::new(answer)))),
+                None => {
+                    let check = check.into_owned();
+                    Either::Right(Box::pin(
+                        async move { Ok(Response::new(check.verify(parts, deadline).await)) },
+                    ))
+                }
+            },
+        }
+    }
+}
+
+type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<CheckAnswer>, Status>> + Send + 'a>>;
+
+/// A credential, the name it was found under, and what its route demands.
+struct Check<'r> {
+    name: Cow<'r, str>,
+    token: Cow<'r, str>,
+    /// A credential was shown at all.
+    shown: bool,
+    is_grpc: bool,
+    route: Cow<'r, Route>,
+}
+
+impl<'r> Check<'r> {
+    /// `Err` where the answer is known already.
+    fn of(parts: &'r Parts, request: &'r CheckRequest) -> Result<Self, CheckAnswer> {
+        let told = &parts.settings.check;
+        let is_grpc = request.is_grpc;
+        let refused =
+            |refusal: &Status| Err(CheckAnswer::told(told.settings.refused(refusal, &[], true, is_grpc)));
+        let route = match told.route.with(&request.demands) {
+            Ok(route) => route,
+            Err(key) => {
+                tracing::error!(
+                    key = key.as_deref().unwrap_or("?"),
+                    "a route's context_extensions are not understood; its requests are refused until they are mended"
+                );
+                return refused(&status::bad_call("context_extensions", "see what a route may say"));
+            }
+        };
+        let bearer = match &request.authorization {
+            // Which of them would count, another reader may see otherwise.
+            Authorization::Several => return refused(&status::status(Reason::Malformed, Action::None, None)),
+            Authorization::One(header) => bearer(header),
+            Authorization::None => None,
+        };
+        let found = match bearer {
+            Some(token) => Some((Cow::Borrowed(""), Cow::Borrowed(token))),
+            None => cookie(parts, &request.cookies, &route.cookies),
+        };
+        match found {
+            None if route.optional => Err(CheckAnswer::told(told.settings.anonymous())),
+            found => {
+                let shown = found.is_some();
+                let (name, token) = found.unwrap_or_default();
+                Ok(Self { name, token, shown, is_grpc, route })
+            }
+        }
+    }
+
+    fn into_owned(self) -> Check<'static> {
+        Check {
+            name: Cow::Owned(self.name.into_owned()),
+            token: Cow::Owned(self.token.into_owned()),
+            route: Cow::Owned(self.route.into_owned()),
+            shown: self.shown,
+            is_grpc: self.is_grpc,
+        }
+    }
+
+    fn demands(&self, deadline: Duration) -> Demands<'_> {
+        let consistency = match self.route.fully_consistent {
+            true => Consistency::FullyConsistent,
+            false => Consistency::MinimizeLatency,
+        };
+        Demands {
+            audiences: &self.route.audiences,
+            scopes: &self.route.scopes,
+            consistency,
+            deadline,
+            credential_name: &self.name,
+        }
+    }
+
+    fn verify_now(&self, parts: &Parts, deadline: Duration) -> Option<CheckAnswer> {
+        let result = parts.verifier.verify_now(&self.token, &self.demands(deadline))?;
+        Some(self.answer(parts, result.map_err(Status::from)))
+    }
+
+    async fn verify(&self, parts: &Parts, deadline: Duration) -> CheckAnswer {
+        let result = parts.verifier.verify(&self.token, &self.demands(deadline)).await;
+        self.answer(parts, result.map_err(Status::from))
+    }
+
+    fn answer(&self, parts: &Parts, result: Result<Verdict, Status>) -> CheckAnswer {
+        let settings = &parts.settings.check.settings;
+        match result {
+            Ok(Verdict { acceptance, .. }) => {
+                acceptance.told_to_proxies(|answer| settings.allowed(answer));
+                CheckAnswer::Allowed(acceptance)
+            }
+            Err(refusal) => {
+                CheckAnswer::told(settings.refused(&refusal, &self.route.scopes, self.shown, self.is_grpc))
+            }
+        }
+    }
+}
+
+impl Route {
+    /// This one with what a route says in its place; an empty value unsays what the virtual host said. `Err` names what
+    /// is not understood, where that is a key: nothing that a route demands is overlooked.
+    fn with(&self, demands: &[(String, String)]) -> Result<Cow<'_, Self>, Option<String>> {
+        if demands.is_empty() {
+            return Ok(Cow::Borrowed(self));
+        }
+        let mut route = self.clone();
+        for (key, value) in demands {
+            let words =
+                || value.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+            match (key.as_str(), value.as_str()) {
+                ("audiences" | "scopes" | "cookies" | "consistency" | "authentication", "") => {}
+                ("audiences", _) => route.audiences = words(),
+                ("scopes", _) => route.scopes = words(),
+                ("cookies", _) => route.cookies = words(),
+                ("consistency", "minimize_latency") => route.fully_consistent = false,
+                ("consistency", "fully_consistent") => route.fully_consistent = true,
+                ("authentication", "required") => route.optional = false,
+                ("authentication", "optional") => route.optional = true,
+                ("consistency" | "authentication", _) => return Err(Some(key.clone())),
+                // Somebody else's words are not logged: they may be long, or anything.
+                _ => return Err(Some(key.chars().take(40).filter(char::is_ascii_graphic).collect())),
+            }
+        }
+        Ok(Cow::Owned(route))
+    }
+}
+
+/// The token of a bearer credential (RFC 6750 §2.1); credentials of other schemes are none here.
+fn bearer(header: &str) -> Option<&str> {
+    let header = header.trim_ascii();
+    let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_ascii_start())
+}
+
+fn cookie<'r>(parts: &'r Parts, header: &'r str, names: &[String]) -> Option<(Cow<'r, str>, Cow<'r, str>)> {
+    if header.is_empty() {
+        return None;
+    }
+    if names.is_empty() {
+        return cookies::find(header, parts.verifier.cookie_names())
+            .map(|(name, token)| (Cow::Borrowed(name), token));
+    }
+    let found = cookies::find(header, names.iter().map(String::as_str));
+    found.map(|(name, token)| (Cow::Owned(name.to_owned()), token))
+}
+
+/// What a proxy is answered.
+pub(super) enum CheckAnswer {
+    /// Goes on, as it was encoded when the credential was first allowed.
+    Allowed(Arc<Acceptance>),
+    /// Anything else.
+    Told(Box<CheckResponse>),
+}
+
+impl CheckAnswer {
+    fn told(response: CheckResponse) -> Self {
+        Self::Told(Box::new(response))
+    }
+}
+
+/// The message is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Undecodable;
+
+/// Check's codec.
+#[derive(Debug, Default)]
+pub(super) struct CheckCodec;
+
+impl Codec for CheckCodec {
+    type Encode = CheckAnswer;
+    type Decode = Result<CheckRequest, Undecodable>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Decoder for CheckCodec {
+    type Item = Result<CheckRequest, Undecodable>;
+    type Error = Status;
+
+    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        let message = buf.copy_to_bytes(buf.remaining());
+        Ok(Some(CheckRequest::read(&message).map_err(|_| Undecodable)))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD)
+    }
+}
+
+impl Encoder for CheckCodec {
+    type Item = CheckAnswer;
+    type Error = Status;
+
+    fn encode(&mut self, answer: CheckAnswer, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        match answer {
+            CheckAnswer::Allowed(acceptance) => {
+                let told = acceptance.told_to_proxies(|_| Box::default());
+                buf.reserve(told.len());
+                buf.put_slice(told);
+            }
+            CheckAnswer::Told(response) => response.encode_raw(buf),
+        }
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD)
+    }
+}
