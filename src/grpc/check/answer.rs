@@ -99,11 +99,14 @@ impl Settings {
         if let Some(action) = info.and_then(|info| info.metadata.get("action")) {
             headers.push(header("x-countersign-action", action));
         }
-        let (code, http) = match refusal.code() {
-            Code::Unauthenticated => (Code::Unauthenticated, StatusCode::UNAUTHORIZED),
-            Code::PermissionDenied => (Code::PermissionDenied, StatusCode::FORBIDDEN),
+        let code = refusal.code();
+        let (code, http) = if code == Code::Unauthenticated {
+            (code, StatusCode::UNAUTHORIZED)
+        } else if code == Code::PermissionDenied {
+            (code, StatusCode::FORBIDDEN)
+        } else {
             // Whatever else it is, it is no "no".
-            _ => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+            (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
         };
         if code == Code::Unavailable {
             let delay = details.retry_info().and_then(|info| info.retry_delay).unwrap_or_default();
@@ -133,17 +136,14 @@ impl Settings {
     /// RFC 6750 §3: no error is named to who showed no credential.
     fn challenge(&self, code: Code, demanded: &[String], shown: bool) -> String {
         let realm = format!("Bearer realm=\"{}\"", self.realm);
-        match code {
-            _ if !shown => realm,
-            Code::PermissionDenied => {
-                let scopes = demanded.join(" ");
-                format!(
-                    "{realm}, error=\"insufficient_scope\", scope=\"{}\"",
-                    scopes.replace(['"', '\\'], "")
-                )
-            }
-            _ => format!("{realm}, error=\"invalid_token\""),
+        if !shown {
+            return realm;
         }
+        if code == Code::PermissionDenied {
+            let scopes = demanded.join(" ").replace(['"', '\\'], "");
+            return format!("{realm}, error=\"insufficient_scope\", scope=\"{scopes}\"");
+        }
+        format!("{realm}, error=\"invalid_token\"")
     }
 }
 
@@ -298,11 +298,14 @@ mod tests {
             let code = response.status.unwrap().code;
             let denied = response.denied_response.unwrap();
             let http = denied.status.unwrap().code;
-            match refusal.code() {
-                Code::Unauthenticated => assert_eq!((code, http), (16, 401), "{reason}"),
-                Code::PermissionDenied => assert_eq!((code, http), (7, 403), "{reason}"),
-                _ => assert_eq!((code, http), (14, 503), "{reason}"),
-            }
+            let told = if refusal.code() == Code::Unauthenticated {
+                (16, 401)
+            } else if refusal.code() == Code::PermissionDenied {
+                (7, 403)
+            } else {
+                (14, 503)
+            };
+            assert_eq!((code, http), told, "{reason}");
             assert_eq!(response.error_response.is_some(), code == 14, "only what is undecided is an error");
             assert_eq!(named(&denied.headers, "retry-after").is_some(), code == 14);
             assert_eq!(named(&denied.headers, "x-countersign-reason"), Some(reason.as_str()));
