@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 /// After an end that could not be moved it is tried again: each try is a read and a write.
 const EXTEND_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// After an end that somebody else is moving the row is read again.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Rows that one statement of a purge deletes at most.
 const PURGE_BATCH: u32 = 500;
 /// Kept this much longer than the clock asks, because the application's clock differs.
@@ -82,7 +84,7 @@ pub trait SessionTable: Send + Sync + std::fmt::Debug + 'static {
     async fn find(&self, token: &str, not_counted: Bounds) -> Result<Option<SessionRow>, TableError>;
 
     /// Moves the end of a token's row, if by now it is after `live` and not after `due`: of several who try at once one
-    /// writes. A row that somebody else holds is left to them.
+    /// writes. A row that somebody else holds is left to them. Whether it was moved.
     ///
     /// # Errors
     /// [`TableError`].
@@ -92,7 +94,7 @@ pub trait SessionTable: Send + Sync + std::fmt::Debug + 'static {
         to: Timestamp,
         live: Timestamp,
         due: Timestamp,
-    ) -> Result<(), TableError>;
+    ) -> Result<bool, TableError>;
 
     /// The ids of at most so many of these.
     ///
@@ -176,9 +178,12 @@ impl SessionRows {
     /// # Errors
     /// [`TableError`]; some may be gone.
     pub async fn end(&self, rows: &Rows) -> Result<Vec<String>, TableError> {
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        // One session's denial covers what is held of it.
+        let one = matches!(rows, Rows::Token(_) | Rows::Session(_));
+        let step = u64::from(!one);
+        self.generation.fetch_add(step, Ordering::SeqCst);
         let deleted = self.settings.table.delete(rows).await;
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.generation.fetch_add(step, Ordering::SeqCst);
         deleted
     }
 
@@ -285,7 +290,11 @@ impl Verifier {
                 let due = to.before(rules.update_age);
                 let extending = table.extend(token, to, asked.judged, due);
                 match tokio::time::timeout(patience, extending).await {
-                    Ok(Ok(())) => (ends_at, touch_at),
+                    Ok(Ok(true)) => (ends_at, touch_at),
+                    // Somebody else holds it, or moved it just now: the next read sees it.
+                    Ok(Ok(false)) => {
+                        (row.times.expires_at.min(ends_at), asked.judged.after(LOOK_AGAIN_AFTER))
+                    }
                     failed => {
                         let error = failed.ok().and_then(Result::err);
                         tracing::warn!(

@@ -101,6 +101,10 @@ async fn query(link: &Link, text: &str, values: &[Box<dyn ToSql + Send + Sync>])
     Ok(link.client.query(&statement, &values).await?)
 }
 
+fn of_value(state: &SqlState) -> bool {
+    [SqlState::INVALID_TEXT_REPRESENTATION, SqlState::NUMERIC_VALUE_OUT_OF_RANGE].contains(state)
+}
+
 /// What the database says of our statement, apart from what befell the connection: the one is the table's fault, and spares
 /// the connection.
 fn told_apart(asked: Result<Vec<Row>, Failed>) -> Result<Result<Vec<Row>, TableError>, Failed> {
@@ -108,7 +112,7 @@ fn told_apart(asked: Result<Vec<Row>, Failed>) -> Result<Result<Vec<Row>, TableE
         Ok(rows) => Ok(Ok(rows)),
         Err(Failed::Postgres(error)) => match error.as_db_error() {
             // Nobody is called what is no value of the column's type.
-            Some(told) if *told.code() == SqlState::INVALID_TEXT_REPRESENTATION => Ok(Ok(Vec::new())),
+            Some(told) if of_value(told.code()) => Ok(Ok(Vec::new())),
             Some(told) if told.code().code().starts_with("42") => {
                 Ok(Err(TableError::Malformed(format!("{} ({})", told.message(), told.code().code()))))
             }
@@ -155,12 +159,12 @@ impl SessionTable for PostgresTable {
         to: Timestamp,
         live: Timestamp,
         due: Timestamp,
-    ) -> Result<(), TableError> {
+    ) -> Result<bool, TableError> {
         let statements = self.statements().await?;
         let [to, live, due] = [to, live, due].map(millis);
         let values: Values =
             Arc::new([Box::new(token.to_owned()), Box::new(to), Box::new(live), Box::new(due)]);
-        self.query(Arc::clone(&statements.extend), values).await.map(drop)
+        self.execute(Arc::clone(&statements.extend), values).await.map(|moved| moved > 0)
     }
 
     async fn list(&self, rows: &Rows, limit: u32) -> Result<Vec<String>, TableError> {

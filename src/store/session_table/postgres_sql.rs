@@ -33,6 +33,13 @@ impl Statements {
         let [token, user, expires] = [&layout.token, &layout.user, &layout.expires].map(|name| quoted(name));
         let type_of = |column: &str| columns.get(column).map_or("text", String::as_str);
         let given = |place: u8, column: &str| format!("CAST(${place}::text AS {})", type_of(column));
+        // To the letter, whatever the column's type takes for equal: an id is of the letters.
+        let named = |place: u8| {
+            format!(
+                "s.{token} = {} AND s.{token}::text COLLATE \"C\" = ${place}::text COLLATE \"C\"",
+                given(place, &layout.token)
+            )
+        };
         let ends = Instant::of(&layout.expires, type_of(&layout.expires))?;
         let login =
             layout.created.as_deref().map(|column| Instant::of(column, type_of(column))).transpose()?;
@@ -77,7 +84,7 @@ impl Statements {
             // Only who has the token can ask for it by name; for anybody else all are looked through.
             let session = format!("{id} = $1::text");
             Choices {
-                token: by(format!("s.{token} = {}", given(1, &layout.token))),
+                token: by(named(1)),
                 session: by(session),
                 subject: by(format!("s.{user} = {}", given(1, &layout.user))),
             }
@@ -92,19 +99,19 @@ impl Statements {
             login.as_ref().map_or(String::new(), |login| format!(" OR {}", over(login, "$2::bigint")));
         Ok(Self {
             find: format!(
-                "SELECT s.{user}::text, {}, {}, {newer}{claims} FROM {name} s{join} WHERE s.{token} = {} \
+                "SELECT s.{user}::text, {}, {}, {newer}{claims} FROM {name} s{join} WHERE {} \
                  AND $2::bigint IS NOT NULL AND ($3::bigint IS NULL OR $3::bigint >= 0)",
                 ends.millis("s"),
                 login_of("s"),
-                given(1, &layout.token)
+                named(1)
             )
             .into(),
             // What somebody else holds is left to them: waiting for it would hold up others.
             extend: format!(
                 "UPDATE {name} SET {expires} = {} WHERE ctid = ANY (ARRAY(SELECT s.ctid FROM {name} s \
-                 WHERE s.{token} = {} AND s.{expires} > {} AND s.{expires} <= {} FOR UPDATE SKIP LOCKED))",
+                 WHERE {} AND s.{expires} > {} AND s.{expires} <= {} FOR UPDATE SKIP LOCKED))",
                 ends.value("$2::bigint"),
-                given(1, &layout.token),
+                named(1),
                 ends.value("$3::bigint"),
                 ends.value("$4::bigint"),
             )

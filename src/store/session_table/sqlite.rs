@@ -175,7 +175,7 @@ impl Statements {
         Self {
             find: format!(
                 "SELECT CAST(s.{user} AS TEXT), {}, {}, {newer}{claims} FROM {name} s{join} \
-                 WHERE s.{token} = ?1 AND ?2 IS NOT NULL AND (?3 IS NULL OR ?3 >= 0)",
+                 WHERE s.{token} = ?1 COLLATE BINARY AND ?2 IS NOT NULL AND (?3 IS NULL OR ?3 >= 0)",
                 instant("s", &expires),
                 login("s")
             ),
@@ -186,11 +186,11 @@ impl Statements {
                  WHEN {expires} LIKE '%+00:00' THEN '%Y-%m-%dT%H:%M:%f+00:00' \
                  WHEN {expires} LIKE '%.%' THEN '%Y-%m-%d %H:%M:%f' ELSE '%Y-%m-%d %H:%M:%S' END, \
                  ?2 / 1000.0, 'unixepoch') END \
-                 WHERE {token} = ?1 AND {instant} > ?3 AND {instant} <= ?4",
+                 WHERE {token} = ?1 COLLATE BINARY AND {instant} > ?3 AND {instant} <= ?4",
                 instant = instant("s", &expires),
             ),
             select: format!("SELECT s.{token} FROM {name} s"),
-            delete: format!("DELETE FROM {name} WHERE {token} = ?1"),
+            delete: format!("DELETE FROM {name} WHERE {token} = ?1 COLLATE BINARY"),
             delete_all: format!("DELETE FROM {name}"),
             purge: {
                 // What is no instant in milliseconds is the configuration's mistake, and nobody's end.
@@ -212,7 +212,7 @@ fn chosen(connection: &Connection, file: &File, rows: &Rows) -> Result<Vec<Strin
     let layout = &file.layout;
     let select = &file.statements.select;
     let by = |column: &str, value: &str| {
-        let text = format!("{select} WHERE s.{} = ?1", quoted(column));
+        let text = format!("{select} WHERE s.{} = ?1 COLLATE BINARY", quoted(column));
         let mut statement = connection.prepare_cached(&text).map_err(told)?;
         let found = statement.query_map([value], |row| row.get(0)).map_err(told)?;
         found.collect::<Result<Vec<String>, _>>().map_err(told)
@@ -259,12 +259,13 @@ impl SessionTable for SqliteTable {
         to: Timestamp,
         live: Timestamp,
         due: Timestamp,
-    ) -> Result<(), TableError> {
+    ) -> Result<bool, TableError> {
         let token = token.to_owned();
         self.ask(move |connection, file| {
             let mut extend = connection.prepare_cached(&file.statements.extend).map_err(told)?;
-            extend.execute(params![token, millis(to), millis(live), millis(due)]).map_err(told)?;
-            Ok(())
+            let moved =
+                extend.execute(params![token, millis(to), millis(live), millis(due)]).map_err(told)?;
+            Ok(moved > 0)
         })
         .await
     }

@@ -219,9 +219,8 @@ async fn of_many_who_extend_at_once_one_writes_and_in_the_application_s_own_form
             let to = at(NOW + 30 * DAY + late);
             table.extend("t1", to, at(NOW), at(NOW + 29 * DAY))
         });
-        for done in futures_util::future::join_all(extend).await {
-            done.unwrap();
-        }
+        let done = futures_util::future::join_all(extend).await;
+        assert_eq!(done.into_iter().filter(|moved| *moved.as_ref().unwrap()).count(), 1, "one writes");
         let after = ends(&*tables[0], "t1").await.unwrap();
         assert!((NOW + 30 * DAY..NOW + 30 * DAY + 4).contains(&after), "{after}");
         assert_eq!(form().len(), before.len(), "{before} became {}", form());
@@ -356,6 +355,13 @@ async fn tables_of_other_adapters_are_read_and_written_alike() {
             layout("my \"sessions", "session_token", "user_id"),
             plain,
         ),
+        // Tokens of a type that takes other letters for the same
+        Base::postgres(
+            r#"CREATE TABLE session (id SERIAL, "userId" TEXT NOT NULL, expires TIMESTAMPTZ NOT NULL,
+               "sessionToken" uuid NOT NULL UNIQUE)"#,
+            layout("session", "sessionToken", "userId"),
+            zoned,
+        ),
         // Columns of a fixed length
         Base::postgres(
             r#"CREATE TABLE session (id CHAR(25) PRIMARY KEY, "userId" CHAR(25) NOT NULL, expires TIMESTAMPTZ NOT NULL,
@@ -371,29 +377,37 @@ async fn tables_of_other_adapters_are_read_and_written_alike() {
             plain,
         ),
     ];
-    let users = ["7", "5a3f8e1c-0000-4000-8000-000000000007", "c", "u7"];
+    let users = ["7", "5a3f8e1c-0000-4000-8000-000000000007", "uuid", "c", "u7"];
     for (base, user) in bases.into_iter().zip(users) {
         let Layout { table: name, token: column, user: user_column, .. } = &base.layout;
         let (name, expires) = (quoted(name), (base.written)(NOW + DAY));
         let (id, value) = if user == "c" { ("id, ", "'i1', ") } else { ("", "") };
+        let token = if user == "uuid" { "5f1c2a34-9a7e-4c1b-8f00-0123456789ab" } else { "t1" };
         base.sql(&format!(
-            r#"INSERT INTO {name} ({id}{}, {}, expires) VALUES ({value}'t1', '{user}', {expires})"#,
+            r#"INSERT INTO {name} ({id}{}, {}, expires) VALUES ({value}'{token}', '{user}', {expires})"#,
             quoted(column),
             quoted(user_column)
         ));
         let table = base.table();
         table.look().await.unwrap();
-        let row = table.find("t1", LIVE).await.unwrap().unwrap();
+        let row = table.find(token, LIVE).await.unwrap().unwrap();
         assert_eq!((row.subject.as_str(), row.times.expires_at), (user, at(NOW + DAY)));
-        table.extend("t1", at(NOW + 30 * DAY), at(NOW), at(NOW + 29 * DAY)).await.unwrap();
-        assert_eq!(ends(&*table, "t1").await, Some(NOW + 30 * DAY));
+        table.extend(token, at(NOW + 30 * DAY), at(NOW), at(NOW + 29 * DAY)).await.unwrap();
+        assert_eq!(ends(&*table, token).await, Some(NOW + 30 * DAY));
         let of = |subject: &str| Rows::Subject { subject: subject.to_owned(), except: None };
         for other in ["not an id", "cc", "cjld2cjxh0000qzrmn831i7rn"] {
             assert_eq!(table.delete(&of(other)).await.unwrap(), Vec::<String>::new(), "{other}");
         }
-        assert!(table.find("t", LIVE).await.unwrap().is_none(), "nor by its first letter");
+        for other in
+            [token[..1].to_owned(), token.to_uppercase(), token.replace('-', "x"), token.replace('-', "")]
+        {
+            assert!(
+                other == token || table.find(&other, LIVE).await.unwrap().is_none(),
+                "nor by other letters: {other}"
+            );
+        }
         assert_eq!(table.delete(&Rows::Session("x".to_owned())).await.unwrap(), Vec::<String>::new());
-        assert_eq!(table.delete(&of(user)).await.unwrap(), [session_id("t1")]);
+        assert_eq!(table.delete(&of(user)).await.unwrap(), [session_id(token)]);
     }
 }
 
