@@ -11,6 +11,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// What a refresh has come to.
+enum Turned {
+    /// This sidecar may send. `ambiguous`: somebody may have sent it before.
+    Send {
+        ambiguous: bool,
+    },
+    Take(Outcome),
+}
+
 impl Relay {
     /// One refresh: whoever's turn it is sends, the others wait for what comes of it.
     pub(super) async fn fly(
@@ -28,25 +37,25 @@ impl Relay {
         };
         match self.take_turn(digest, holder, cancel).await {
             Err(error) => (Err(error), None),
-            Ok(Some(outcome)) => (self.open(token, &outcome), None),
-            Ok(None) => self.send(digest, token, holder).await,
+            Ok(Turned::Take(outcome)) => (self.open(token, &outcome), None),
+            Ok(Turned::Send { ambiguous }) => self.send(digest, token, holder, ambiguous).await,
         }
     }
 
-    /// Waits for this sidecar's turn to send (`None`), or for what another's attempt brings.
+    /// Waits for this sidecar's turn to send, or for what another's attempt brings.
     async fn take_turn(
         &self,
         digest: TokenDigest,
         holder: u64,
         cancel: &CancellationToken,
-    ) -> Result<Option<Outcome>, RelayError> {
+    ) -> Result<Turned, RelayError> {
         let mut pause = FIRST_LOOK;
         loop {
             let began = self.settings.clock.elapsed();
             let (seen, now) = self.look(digest).await?;
             let lease = seen.as_deref().map(Lease::read).transpose().map_err(|error| self.failed(&error))?;
             match turn(lease.as_ref(), now) {
-                Turn::Take(outcome) => return Ok(Some(outcome)),
+                Turn::Take(outcome) => return Ok(Turned::Take(outcome)),
                 Turn::Wait { until, unanswered } => {
                     let retry_after = until.since(now).max(FIRST_LOOK);
                     if unanswered || cancel.is_cancelled() || !self.is_waited_for(&digest) {
@@ -73,7 +82,7 @@ impl Relay {
                         );
                         self.ambiguous.fetch_add(1, Ordering::Relaxed);
                     }
-                    return Ok(None);
+                    return Ok(Turned::Send { ambiguous });
                 }
             }
         }
@@ -96,7 +105,13 @@ impl Relay {
     }
 
     /// Sends the token and writes what came of it.
-    async fn send(&self, digest: TokenDigest, token: &Secret, holder: u64) -> (Answered, Option<Unsettled>) {
+    async fn send(
+        &self,
+        digest: TokenDigest,
+        token: &Secret,
+        holder: u64,
+        ambiguous: bool,
+    ) -> (Answered, Option<Unsettled>) {
         let grace = self.settings.grace;
         let unavailable = |retry_after| (Err(RelayError::Unavailable { retry_after }), None);
         let Ok(text) = std::str::from_utf8(token.expose()) else { return (Err(RelayError::Refused), None) };
@@ -124,6 +139,8 @@ impl Relay {
                 // Whoever sent it before got tokens for it, or may yet.
                 Ok(Settling::Keep(others)) => (self.open(token, &others), None),
                 Ok(Settling::Tell) => unavailable(Duration::from_secs(1)),
+                // The store may hold the tokens that used it up.
+                Err(_) if ambiguous => unavailable(Duration::from_secs(1)),
                 Ok(Settling::Write) | Err(_) => (Err(RelayError::Refused), None),
             },
             Granting::NotTaken => {
