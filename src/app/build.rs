@@ -1,6 +1,6 @@
 //! From the configuration to built rooms.
 
-use crate::app::edge::{edge_settings, rest, served_names};
+use crate::app::edge::{edge_settings, encode, rest, served_names};
 use crate::app::issuers::{Issuers, TokenAt, build_issuers};
 use crate::app::reader::SessionsForVerify;
 use crate::app::reload::Reload;
@@ -141,7 +141,7 @@ impl Assembly {
             feed: Arc::clone(&feed),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
-            encode: grpc::encode,
+            encode: encode(&config),
             cache: CacheSettings { max_entries: usize::try_from(config.cache_entries).unwrap_or(usize::MAX) },
             max_token_bytes: config.api.max_token_bytes,
         });

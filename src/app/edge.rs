@@ -3,6 +3,8 @@
 use crate::config::{self, Config};
 use crate::grpc::{self, Rpc, check};
 use crate::ops::Health;
+use crate::verify::{Encode, EncodeForProxies};
+use std::sync::Arc;
 use tonic::service::Routes;
 
 pub(super) fn edge_settings(config: &Config) -> grpc::Settings {
@@ -23,6 +25,17 @@ pub(super) fn edge_settings(config: &Config) -> grpc::Settings {
     }
 }
 
+/// How answers are made, once for each accepted credential.
+pub(super) fn encode(config: &Config) -> Encode {
+    let told = check_told(&config.ext_authz).settings;
+    let answers_proxies = config.api.serve.contains(&config::Rpc::Check);
+    Encode {
+        answer: grpc::encode,
+        for_proxies: answers_proxies
+            .then(|| Arc::new(move |answer: &[u8]| told.allowed(answer)) as EncodeForProxies),
+    }
+}
+
 fn check_told(settings: &config::ExtAuthz) -> check::Told {
     check::Told {
         settings: check::Settings {
@@ -37,6 +50,7 @@ fn check_told(settings: &config::ExtAuthz) -> check::Told {
             optional: settings.optional,
             cookies: settings.cookies.clone(),
         },
+        complained: Arc::default(),
     }
 }
 

@@ -170,7 +170,7 @@ impl Verifier {
             accepted.refresh_after = renews.then(|| accepted.expires_at.before(before));
         }
         self.metrics.cache_miss();
-        let acceptance = Acceptance::new(&accepted, self.encode, digest, entry, generation, freshness, read);
+        let acceptance = Acceptance::new(&accepted, &self.encode, digest, entry, generation, freshness, read);
         let acceptance = Arc::new(acceptance);
         self.cache.keep(&acceptance);
         acceptance

@@ -8,11 +8,20 @@ use crate::verify::accepted::{Accepted, Kind};
 use crate::verify::refusal::Denied;
 use crate::verify::{Freshness, IssuerEntry};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Makes the part of an answer that stays the same from call to call. The edge gives it: what it means is its business.
-pub type Encode = for<'a> fn(&Accepted<'a>) -> Vec<u8>;
+#[derive(Clone)]
+pub struct Encode {
+    /// Of an accepted credential.
+    pub answer: for<'a> fn(&Accepted<'a>) -> Vec<u8>,
+    /// Of that answer, as a proxy is told it; where proxies are answered.
+    pub for_proxies: Option<EncodeForProxies>,
+}
+
+/// Makes of an answer what a proxy is told.
+pub type EncodeForProxies = Arc<dyn Fn(&[u8]) -> Box<[u8]> + Send + Sync>;
 
 /// How long a session's record, once read, answers from memory.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +52,8 @@ pub struct Acceptance {
     /// been issued earlier.
     valid_from: Timestamp,
     answer: Box<[u8]>,
-    /// The same as proxies are told it, once one has asked.
-    told_to_proxies: OnceLock<Box<[u8]>>,
+    /// The same as proxies are told it; empty where none is answered here.
+    told_to_proxies: Box<[u8]>,
     /// Audiences, then scopes.
     granted: Box<[Box<str>]>,
     audiences: usize,
@@ -59,7 +68,7 @@ impl fmt::Debug for Acceptance {
 impl Acceptance {
     pub(super) fn new(
         accepted: &Accepted<'_>,
-        encode: Encode,
+        encode: &Encode,
         digest: TokenDigest,
         issuer: &Arc<IssuerEntry>,
         generation: u64,
@@ -75,6 +84,7 @@ impl Acceptance {
             Kind::Jwt | Kind::SessionToken | Kind::AuthJsCookie => accepted.expires_at.before(longest),
         };
         let issued_at = accepted.issued_at.unwrap_or(earliest);
+        let answer = (encode.answer)(accepted);
         Self {
             digest,
             generation,
@@ -84,8 +94,8 @@ impl Acceptance {
             read,
             expires_at: if accepted.open_end { Timestamp::MAX } else { accepted.expires_at },
             valid_from: accepted.not_before.unwrap_or_default().max(issued_at),
-            answer: encode(accepted).into(),
-            told_to_proxies: OnceLock::new(),
+            told_to_proxies: encode.for_proxies.as_ref().map(|tell| tell(&answer)).unwrap_or_default(),
+            answer: answer.into(),
             granted: granted.map(|name| (**name).into()).collect(),
             audiences: accepted.audiences.len(),
             marks: accepted.marks(&issuer.settings.policy),
@@ -99,9 +109,10 @@ impl Acceptance {
         &self.answer
     }
 
-    /// The answer as proxies are told it; made of the answer when one asks first.
-    pub fn told_to_proxies(&self, make: impl FnOnce(&[u8]) -> Box<[u8]>) -> &[u8] {
-        self.told_to_proxies.get_or_init(|| make(&self.answer))
+    /// The answer as proxies are told it, encoded when the credential was accepted.
+    #[must_use]
+    pub fn told_to_proxies(&self) -> &[u8] {
+        &self.told_to_proxies
     }
 
     /// Whose credential it is.
@@ -113,7 +124,7 @@ impl Acceptance {
     /// About how many bytes it takes.
     pub(super) fn weight(&self) -> usize {
         let granted: usize = self.granted.iter().map(|name| name.len() + size_of::<Box<str>>()).sum();
-        size_of::<Self>() + self.answer.len() + granted
+        size_of::<Self>() + self.answer.len() + self.told_to_proxies.len() + granted
     }
 
     /// `exp`, `nbf` and `iat` against the time, with the issuer's leeway. A session token has none: its record's times

@@ -9,7 +9,7 @@ use crate::verify::compact;
 use crate::verify::jwt::Unverified;
 use crate::verify::policy::{ClaimPaths, Dialect, PolicySettings};
 use crate::verify::refusal::Denied;
-use crate::verify::{Accepted, Freshness, IssuerEntry, IssuerPolicy, IssuerSettings, Source};
+use crate::verify::{Accepted, Encode, Freshness, IssuerEntry, IssuerPolicy, IssuerSettings, Source};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -197,5 +197,6 @@ pub(super) fn acceptance(
 ) -> Acceptance {
     let freshness = Arc::new(FRESHNESS);
     let read: Option<Read> = None;
-    Acceptance::new(accepted, |accepted| accepted.claims_json().to_vec(), digest, entry, 1, &freshness, read)
+    let encode = Encode { answer: |accepted| accepted.claims_json().to_vec(), for_proxies: None };
+    Acceptance::new(accepted, &encode, digest, entry, 1, &freshness, read)
 }

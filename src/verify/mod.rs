@@ -27,7 +27,7 @@ pub mod session_token;
 mod table_rules;
 mod verifier;
 
-pub use acceptance::{Acceptance, Encode};
+pub use acceptance::{Acceptance, Encode, EncodeForProxies};
 pub use accepted::{Accepted, Kind};
 pub use authjs::RenewedCookie;
 pub use cache::Settings as CacheSettings;

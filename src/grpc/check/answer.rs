@@ -36,9 +36,10 @@ pub struct Settings {
 
 impl Settings {
     /// Goes on, known as this; encoded, because it is the same for every request with this credential.
-    pub(super) fn allowed(&self, answer: &[u8]) -> Box<[u8]> {
-        // Our own encoding decodes.
-        let said = VerifyResponse::decode(answer).unwrap_or_default();
+    #[must_use]
+    pub fn allowed(&self, answer: &[u8]) -> Box<[u8]> {
+        // Our own encoding decodes. Where it did not, an answer would allow without an identity.
+        let Ok(said) = VerifyResponse::decode(answer) else { return Box::default() };
         let list = |items: &[String]| items.iter().map(|item| escaped(item)).collect::<Vec<_>>().join(" ");
         let values = [
             escaped(&said.issuer),
@@ -70,7 +71,7 @@ impl Settings {
         let is_set = |of: &str| identity.iter().any(|(set, _)| *set == of);
         let all = || IDENTITY.into_iter().chain([CLAIMS]);
         let unset = all().filter(|of| !is_set(of)).map(name);
-        let alike = all().map(name).filter(|name| name.contains('-')).map(|name| name.replace('-', "_"));
+        let alike = all().map(name).flat_map(|name| spellings(&name));
         CheckResponse {
             status: Some(decided(Code::Ok)),
             ok_response: Some(OkHttpResponse {
@@ -140,11 +141,27 @@ impl Settings {
             return realm;
         }
         if code == Code::PermissionDenied {
-            let scopes = demanded.join(" ").replace(['"', '\\'], "");
+            // As RFC 6749 §3.3 has them, whatever a route says.
+            let fits = |c: &char| c.is_ascii_graphic() && !matches!(c, '"' | '\\') || *c == ' ';
+            let scopes: String = demanded.join(" ").chars().filter(fits).collect();
             return format!("{realm}, error=\"insufficient_scope\", scope=\"{scopes}\"");
         }
         format!("{realm}, error=\"invalid_token\"")
     }
+}
+
+/// A name in every spelling with underscores: to many frameworks they are all the same header.
+fn spellings(name: &str) -> Vec<String> {
+    let mut spellings = vec![String::new()];
+    for part in name.split_inclusive('-') {
+        let (text, ends) = part.strip_suffix('-').map_or((part, &[""][..]), |text| (text, &["-", "_"][..]));
+        spellings = spellings
+            .iter()
+            .flat_map(|begun| ends.iter().map(move |end| format!("{begun}{text}{end}")))
+            .collect();
+    }
+    spellings.retain(|spelling| spelling != name);
+    spellings
 }
 
 fn decided(code: Code) -> tonic_types::Status {
@@ -272,7 +289,13 @@ mod tests {
                 for of in IDENTITY.into_iter().chain([CLAIMS]) {
                     let name = format!("x-countersign-{of}");
                     assert!(set.contains(&&name) || removed.contains(&name), "{name}");
-                    assert!(removed.contains(&name.replace('-', "_")), "{name}");
+                    for alike in [
+                        format!("x_countersign_{of}"),
+                        format!("x-countersign_{of}"),
+                        format!("x_countersign-{of}"),
+                    ] {
+                        assert!(removed.contains(&alike), "{alike}");
+                    }
                 }
             }
             assert!(nobody.headers.is_empty());

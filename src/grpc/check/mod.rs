@@ -9,6 +9,7 @@ use crate::grpc::codec::{BUFFER, YIELD};
 use crate::grpc::envoy::service::auth::v3::CheckResponse;
 use crate::grpc::router::Parts;
 use crate::grpc::{cookies, status};
+use crate::ops::metrics::{DENIED, UNDECIDED};
 use crate::token::{Action, Reason};
 use crate::verify::{Acceptance, Consistency, Demands, Verdict};
 use bytes::{Buf, BufMut};
@@ -19,6 +20,7 @@ use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::UnaryService;
@@ -31,6 +33,8 @@ pub struct Told {
     pub settings: Settings,
     /// What their routes demand where they say nothing.
     pub route: Route,
+    /// A route that is not understood was told in the log.
+    pub complained: Arc<AtomicBool>,
 }
 
 /// What a route demands, where it says so; else the configuration's.
@@ -96,21 +100,30 @@ impl<'r> Check<'r> {
     fn of(parts: &'r Parts, request: &'r CheckRequest) -> Result<Self, CheckAnswer> {
         let told = &parts.settings.check;
         let is_grpc = request.is_grpc;
-        let refused =
-            |refusal: &Status| Err(CheckAnswer::told(told.settings.refused(refusal, &[], true, is_grpc)));
+        let refused = |reason, refusal: &Status| {
+            let result = if reason == Reason::BadCall { UNDECIDED } else { DENIED };
+            parts.metrics.verify_refused(result, reason, "", Duration::ZERO);
+            Err(CheckAnswer::told(told.settings.refused(refusal, &[], true, is_grpc)))
+        };
         let route = match told.route.with(&request.demands) {
             Ok(route) => route,
             Err(key) => {
-                tracing::error!(
-                    key = key.as_deref().unwrap_or("?"),
-                    "a route's context_extensions are not understood; its requests are refused until they are mended"
-                );
-                return refused(&status::bad_call("context_extensions", "see what a route may say"));
+                // Once: how often it happens is up to whoever sends requests.
+                if !told.complained.swap(true, Ordering::Relaxed) {
+                    tracing::error!(
+                        key,
+                        "a route's context_extensions are not understood; its requests are refused until they are mended"
+                    );
+                }
+                let refusal = status::bad_call("context_extensions", "see what a route may say");
+                return refused(Reason::BadCall, &refusal);
             }
         };
         let bearer = match &request.authorization {
             // Which of them would count, another reader may see otherwise.
-            Authorization::Several => return refused(&status::status(Reason::Malformed, Action::None, None)),
+            Authorization::Several => {
+                return refused(Reason::Malformed, &status::status(Reason::Malformed, Action::None, None));
+            }
             Authorization::One(header) => bearer(header),
             Authorization::None => None,
         };
@@ -165,9 +178,13 @@ impl<'r> Check<'r> {
     fn answer(&self, parts: &Parts, result: Result<Verdict, Status>) -> CheckAnswer {
         let settings = &parts.settings.check.settings;
         match result {
-            Ok(Verdict { acceptance, .. }) => {
-                acceptance.told_to_proxies(|answer| settings.allowed(answer));
+            Ok(Verdict { acceptance, .. }) if !acceptance.told_to_proxies().is_empty() => {
                 CheckAnswer::Allowed(acceptance)
+            }
+            // Never: it is made with the acceptance. But an empty answer allows.
+            Ok(_) => {
+                let defect = status::status(Reason::InternalError, Action::None, None);
+                CheckAnswer::told(settings.refused(&defect, &[], self.shown, self.is_grpc))
             }
             Err(refusal) => {
                 CheckAnswer::told(settings.refused(&refusal, &self.route.scopes, self.shown, self.is_grpc))
@@ -178,38 +195,44 @@ impl<'r> Check<'r> {
 
 impl Route {
     /// This one with what a route says in its place; an empty value unsays what the virtual host said. `Err` names what
-    /// is not understood, where that is a key: nothing that a route demands is overlooked.
-    fn with(&self, demands: &[(String, String)]) -> Result<Cow<'_, Self>, Option<String>> {
+    /// is not understood: nothing that a route demands is overlooked.
+    fn with(&self, demands: &[(String, String)]) -> Result<Cow<'_, Self>, String> {
         if demands.is_empty() {
             return Ok(Cow::Borrowed(self));
         }
         let mut route = self.clone();
         for (key, value) in demands {
-            let words =
-                || value.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+            // A value of nothing but separators demands something that nobody can read.
+            let words = || {
+                let words = value.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_owned);
+                Some(words.collect::<Vec<_>>()).filter(|words| !words.is_empty()).ok_or_else(|| key.clone())
+            };
             match (key.as_str(), value.as_str()) {
                 ("audiences" | "scopes" | "cookies" | "consistency" | "authentication", "") => {}
-                ("audiences", _) => route.audiences = words(),
-                ("scopes", _) => route.scopes = words(),
-                ("cookies", _) => route.cookies = words(),
+                ("audiences", _) => route.audiences = words()?,
+                ("scopes", _) => route.scopes = words()?,
+                ("cookies", _) => route.cookies = words()?,
                 ("consistency", "minimize_latency") => route.fully_consistent = false,
                 ("consistency", "fully_consistent") => route.fully_consistent = true,
                 ("authentication", "required") => route.optional = false,
                 ("authentication", "optional") => route.optional = true,
-                ("consistency" | "authentication", _) => return Err(Some(key.clone())),
+                ("consistency" | "authentication", _) => return Err(key.clone()),
                 // Somebody else's words are not logged: they may be long, or anything.
-                _ => return Err(Some(key.chars().take(40).filter(char::is_ascii_graphic).collect())),
+                _ => return Err(key.chars().take(40).filter(char::is_ascii_graphic).collect()),
             }
         }
         Ok(Cow::Owned(route))
     }
 }
 
-/// The token of a bearer credential (RFC 6750 §2.1); credentials of other schemes are none here.
+/// The token of a bearer credential (RFC 6750 §2.1); credentials of other schemes are none here. What only begins like
+/// one is one that is malformed: another reader may take it for good.
 fn bearer(header: &str) -> Option<&str> {
     let header = header.trim_ascii();
-    let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_ascii_start())
+    let scheme = header.get(..6).filter(|scheme| scheme.eq_ignore_ascii_case("bearer"))?;
+    let rest = header.get(scheme.len()..).unwrap_or_default();
+    let is_other = rest.starts_with(|c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c));
+    (!is_other).then(|| rest.trim_ascii_start())
 }
 
 fn cookie<'r>(parts: &'r Parts, header: &'r str, names: &[String]) -> Option<(Cow<'r, str>, Cow<'r, str>)> {
@@ -282,7 +305,7 @@ impl Encoder for CheckCodec {
     fn encode(&mut self, answer: CheckAnswer, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
         match answer {
             CheckAnswer::Allowed(acceptance) => {
-                let told = acceptance.told_to_proxies(|_| Box::default());
+                let told = acceptance.told_to_proxies();
                 buf.reserve(told.len());
                 buf.put_slice(told);
             }

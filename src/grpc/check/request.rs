@@ -129,11 +129,15 @@ impl Lines {
         }
     }
 
-    /// Envoy joins lines by a comma, which no bearer token has.
+    /// Envoy joins lines by a comma, which no bearer token has; other schemes' credentials may.
     fn authorization(&self) -> Authorization {
+        let is_bearer = |part: &str| {
+            part.trim_ascii().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer"))
+        };
         match self.authorization.as_slice() {
             [] => Authorization::None,
-            [one] if !one.contains(&b',') => match std::str::from_utf8(one) {
+            [one] => match std::str::from_utf8(one) {
+                Ok(text) if text.contains(',') && text.split(',').any(is_bearer) => Authorization::Several,
                 Ok(text) => Authorization::One(text.to_owned()),
                 Err(_) => Authorization::Several,
             },
@@ -141,9 +145,9 @@ impl Lines {
         }
     }
 
-    /// HTTP/2 splits them by choice (RFC 9113 §8.2.3). Lines that are no text hold no credential.
+    /// HTTP/2 splits them by choice (RFC 9113 §8.2.3). Bytes that are no text are some other application's.
     fn cookies(&self) -> String {
-        let texts: Vec<_> = self.cookies.iter().filter_map(|line| std::str::from_utf8(line).ok()).collect();
+        let texts: Vec<_> = self.cookies.iter().map(|line| String::from_utf8_lossy(line)).collect();
         texts.join("; ")
     }
 }
@@ -247,13 +251,18 @@ mod tests {
         )));
         assert!(several(&request(&[], &[("authorization", b"Bearer a,Bearer b")], &[])));
         assert!(several(&request(&[], &[("authorization", b"Bearer \xff")], &[])));
+        assert!(several(&request(&[("authorization", "Basic YTpi, bearer b")], &[], &[])));
+        assert!(
+            !several(&request(&[], &[("authorization", b"Digest a=\"b\", c=\"d\"")], &[])),
+            "of another scheme"
+        );
     }
 
     #[test]
     fn cookie_lines_are_one_header() {
         let lines: [(&str, &[u8]); 3] =
             [("cookie", b"a=1; s.0=x"), ("cookie", b"s.1=y"), ("cookie", b"\xff")];
-        assert_eq!(read(&request(&[], &lines, &[])).cookies, "a=1; s.0=x; s.1=y");
+        assert_eq!(read(&request(&[], &lines, &[])).cookies, "a=1; s.0=x; s.1=y; \u{fffd}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::revocation::{
     Appended, Denylist, Draft, Entry, EntryKind, Feed, Page, RevocationLog, denylist, feed,
 };
 use crate::verify::minting::{FRESHNESS, ISSUER, NOON, policy};
-use crate::verify::{CacheSettings, Consistency, Demands, IssuerSettings, Parts, Source, Verdict};
+use crate::verify::{CacheSettings, Consistency, Demands, Encode, IssuerSettings, Parts, Source, Verdict};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,7 +114,7 @@ impl World {
             feed,
             clock,
             metrics: Arc::new(Metrics::new()),
-            encode: |accepted| accepted.subject().as_bytes().to_vec(),
+            encode: Encode { answer: |accepted| accepted.subject().as_bytes().to_vec(), for_proxies: None },
             cache: CacheSettings::default(),
             max_token_bytes: 1024,
         });
