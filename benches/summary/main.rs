@@ -22,6 +22,7 @@ mod fleet;
 mod kinds;
 mod load;
 mod neighbours;
+mod proxies;
 mod report;
 mod servers;
 mod stock;
@@ -47,6 +48,10 @@ fn main() {
         Some("kinds") => {
             let mut report = Report::default();
             kinds::measure(&mut report);
+        }
+        Some("proxies") => {
+            let mut report = Report::default();
+            proxies::measure(&mut report);
         }
         Some("neighbours") => {
             let mut report = Report::default();
@@ -75,6 +80,7 @@ fn measure() {
     warm(&world, &bodies, &mut report);
     drop((world, bodies));
     kinds::measure(&mut report);
+    proxies::measure(&mut report);
     fleet::measure(&mut report);
     neighbours::measure(&mut report);
     report.write();

@@ -37,7 +37,7 @@ impl World {
         std::fs::write(directory.path().join("issuer.pem"), pem).unwrap();
         let folder = directory.path().display();
         let config = format!(
-            "api:\n  tcp: 127.0.0.1:0\n  unix: {folder}/run/api.sock\n  workers: 1\n  serve: [verify]\n\
+            "api:\n  tcp: 127.0.0.1:0\n  unix: {folder}/run/api.sock\n  workers: 1\n  serve: [verify, check]\n\
              ops:\n  address: 127.0.0.1:0\nstore: sqlite:{folder}/store.db\n\
              cache:\n  max_entries: 120000\ndenylist:\n  max_entries: 1200000\n\
              issuers:\n  - issuer: https://issuer.example.com\n    keys: {{pem_file: {folder}/issuer.pem}}\n    \
@@ -45,6 +45,17 @@ impl World {
         );
         std::fs::write(directory.path().join("countersign.yaml"), config).unwrap();
         Self { directory, key }
+    }
+
+    /// The same sidecar without a cache, with a store and a socket of its own in this directory.
+    pub fn without_cache(&self, home: &TempDir) -> Server {
+        let text = std::fs::read_to_string(self.directory.path().join("countersign.yaml")).unwrap();
+        let text = text.replace("max_entries: 120000", "max_entries: 0");
+        let (from, to) = (self.directory.path().join("store.db"), home.path().join("store.db"));
+        let text = text.replace(from.to_str().unwrap(), to.to_str().unwrap());
+        let file = home.path().join("countersign.yaml");
+        std::fs::write(&file, text).unwrap();
+        Server::serving(&file, home.path().join("run/api.sock"), "0")
     }
 
     /// Brings the store to this many denials.
