@@ -2,6 +2,7 @@
 
 use crate::app::edge::{edge_settings, encode, rest, served_names};
 use crate::app::issuers::{Issuers, TokenAt, build_issuers};
+use crate::app::level::LevelSource;
 use crate::app::reader::SessionsForVerify;
 use crate::app::reload::Reload;
 use crate::app::rooms::{OwnRooms, build_callers, build_own, build_tls, chain, group_id};
@@ -199,6 +200,14 @@ impl Assembly {
     #[must_use]
     pub fn danger_allow_everyone(self, name: &str) -> Self {
         self.parts.callers.store(Arc::new(Callers::danger_everyone(name)));
+        self
+    }
+
+    /// Keeps the log level as its file says, from the start until the end.
+    #[must_use]
+    pub fn following_log_level(mut self, source: LevelSource) -> Self {
+        let level = self.config.log.level;
+        self.background.add(move |cancel| source.follow(level, cancel));
         self
     }
 

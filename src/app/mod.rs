@@ -6,6 +6,7 @@
 mod build;
 mod edge;
 mod issuers;
+mod level;
 mod reader;
 mod reload;
 mod rooms;
@@ -15,6 +16,7 @@ mod store;
 mod tables;
 
 pub use build::{Assembly, StartError, explain};
+pub use level::LevelSource;
 pub use rooms::chain;
 pub use run::Drain;
 pub use store::{Migrated, inspect, migrate};

@@ -1,5 +1,5 @@
-//! What is read again while running, beside keys, which follow their own files: callers' secrets and TLS files. Read by
-//! path every few seconds, so that a swapped directory link is seen; what was good stays until better is read.
+//! What is read again while running, beside keys, which follow their own files: callers' secrets, TLS files and, in
+//! `level`, the log level. Read by path every few seconds, so that a swapped directory link is seen; what was good stays until better is read.
 
 use crate::app::rooms::{build_callers, chain};
 use crate::config::Config;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const EVERY: Duration = Duration::from_secs(2);
+pub(super) const EVERY: Duration = Duration::from_secs(2);
 
 /// Follows the files.
 pub(super) struct Reload {
@@ -89,7 +89,7 @@ impl Reload {
 }
 
 /// What the files hold now, as digests; unreadable ones as `None`.
-async fn digests(files: &[PathBuf]) -> Vec<Option<TokenDigest>> {
+pub(super) async fn digests(files: &[PathBuf]) -> Vec<Option<TokenDigest>> {
     let files = files.to_vec();
     let read = tokio::task::spawn_blocking(move || {
         files.iter().map(|file| std::fs::read(file).ok().map(|content| TokenDigest::of(&content))).collect()

@@ -88,6 +88,11 @@ impl From<Faults> for Told {
 
 /// The configuration as file, environment and flags make it.
 pub(crate) fn load(file: Option<&Path>, settings: &[String]) -> Result<Config, Told> {
+    Ok(config::load(file, &overlay(settings)?)?)
+}
+
+/// What goes over the file: the environment, and flags over it.
+pub(crate) fn overlay(settings: &[String]) -> Result<Overlay, Told> {
     let mut overlay = Overlay::from_environment(&OTHERS);
     for setting in settings {
         let Some((key, value)) = setting.split_once('=') else {
@@ -95,7 +100,7 @@ pub(crate) fn load(file: Option<&Path>, settings: &[String]) -> Result<Config, T
         };
         overlay.set("--set", key, value);
     }
-    Ok(config::load(file, &overlay)?)
+    Ok(overlay)
 }
 
 /// What works and may still surprise.

@@ -1,11 +1,11 @@
 //! `countersign serve`.
 
-use crate::app::App;
+use crate::app::{App, LevelSource};
 use crate::cli::check::{self, Told};
 use crate::cli::output::Output;
 use crate::cli::{ServeArgs, UNDECIDED, USAGE, YES, dev};
 use crate::clock::Clock;
-use crate::config::{Config, LogFormat};
+use crate::config::{self, Config, LogFormat};
 use crate::ops::telemetry::{self, Format};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,10 @@ pub(crate) fn run(args: &ServeArgs, output: &Output) -> u8 {
     };
     let mut settings = dev.as_ref().map(dev::Home::settings).unwrap_or_default();
     settings.extend(args.set.iter().cloned());
-    let config = match check::load(args.config.as_deref(), &settings) {
-        Ok(config) => config,
+    let loaded = check::overlay(&settings)
+        .and_then(|overlay| Ok((config::load(args.config.as_deref(), &overlay)?, overlay)));
+    let (config, overlay) = match loaded {
+        Ok(loaded) => loaded,
         Err(Told::Faults(faults)) => {
             return output.fault(&format!("the configuration has faults\n{faults}"));
         }
@@ -29,25 +31,36 @@ pub(crate) fn run(args: &ServeArgs, output: &Output) -> u8 {
         LogFormat::Human => Format::Human,
         LogFormat::Json => Format::Json,
     };
-    if let Err(error) = telemetry::init(format, config.log.level.as_str()) {
-        return output.fault(&error.to_string());
-    }
+    let logging = match telemetry::init(format, config.log.level.as_str()) {
+        Ok(logging) => logging,
+        Err(error) => return output.fault(&error.to_string()),
+    };
+    let level = args.config.clone().map(|file| LevelSource { file, overlay, logging });
     // One thread for everything beside the calls; these have their workers.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output.undecided(&format!("can't start: {error}")),
     };
-    let code = runtime.block_on(serve(config, dev, output));
+    let code = runtime.block_on(serve(config, level, dev, output));
     // A file being looked at must not keep the process.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(config: Config, dev: Option<dev::Home>, output: &Output) -> u8 {
+async fn serve(
+    config: Config,
+    level: Option<LevelSource>,
+    dev: Option<dev::Home>,
+    output: &Output,
+) -> u8 {
     let clock = Clock::system();
     let assembled = crate::app::Assembly::new(config, clock.clone());
     let assembled = assembled
         .map(|assembly| if dev.is_some() { assembly.danger_allow_everyone("developer") } else { assembly });
+    let assembled = assembled.map(|assembly| match level {
+        Some(source) => assembly.following_log_level(source),
+        None => assembly,
+    });
     let app = match assembled {
         Ok(assembly) => assembly.bind().await,
         Err(error) => Err(error),

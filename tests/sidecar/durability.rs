@@ -7,6 +7,7 @@ use countersign::grpc::v1::token_service_client::TokenServiceClient;
 use countersign::grpc::v1::{CreateSessionRequest, RefreshRequest, RevokeRequest, SessionRevocation, Tokens};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tonic::Request;
 use tonic::transport::Channel;
@@ -16,7 +17,8 @@ pub(crate) struct Process {
     child: Child,
     pub(crate) api: String,
     pub(crate) ops: String,
-    log: std::thread::JoinHandle<String>,
+    written: Arc<Mutex<String>>,
+    log: std::thread::JoinHandle<()>,
 }
 
 impl Process {
@@ -50,10 +52,12 @@ impl Process {
             seen += &line;
             seen.push('\n');
         }
+        let written = Arc::new(Mutex::new(seen));
+        let page = Arc::clone(&written);
         let log = std::thread::spawn(move || {
-            lines.map_while(Result::ok).fold(seen, |seen, line| seen + &line + "\n")
+            lines.map_while(Result::ok).for_each(|line| *page.lock().unwrap() += &(line + "\n"));
         });
-        let process = Self { child, api: api.unwrap(), ops: ops.unwrap(), log };
+        let process = Self { child, api: api.unwrap(), ops: ops.unwrap(), written, log };
         let deadline = Instant::now() + Duration::from_secs(10);
         while crate::lifecycle::get(&process.ops, "/readyz").await.0 != 200 {
             assert!(Instant::now() < deadline, "it gets ready");
@@ -64,6 +68,11 @@ impl Process {
 
     pub(crate) async fn channel(&self) -> Channel {
         connect(&self.api).await
+    }
+
+    /// Everything it logged so far.
+    pub(crate) fn logged(&self) -> String {
+        self.written.lock().unwrap().clone()
     }
 
     /// kill -9, and wait.
@@ -77,8 +86,8 @@ impl Process {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let code = self.child.wait().unwrap().code();
-        let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
-        (code, log.join().unwrap())
+        std::mem::replace(&mut self.log, std::thread::spawn(|| ())).join().unwrap();
+        (code, self.logged())
     }
 }
 

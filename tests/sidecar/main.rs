@@ -19,6 +19,7 @@ mod durability;
 mod foreign;
 mod house;
 mod issuer;
+mod level;
 mod lifecycle;
 mod mint;
 mod mutual_tls;
