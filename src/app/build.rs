@@ -8,6 +8,7 @@ use crate::app::reload::Reload;
 use crate::app::rooms::{OwnRooms, build_callers, build_own, build_tls, chain, group_id};
 use crate::app::sample::Sample;
 use crate::app::store::{self, Opened, SharedStore};
+use crate::app::tracing::build_tracing;
 use crate::app::{App, Background, Drain, RunSettings};
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults};
@@ -93,6 +94,8 @@ impl Assembly {
         let issuers = build_issuers(&config, own.as_ref(), &clock, &mut faults);
         let tls = build_tls(&config, &mut faults);
         let callers = Callers::new(build_callers(&config, &mut faults));
+        let metrics = Arc::new(Metrics::new());
+        let traced = build_tracing(&config, &clock, &metrics, &mut faults);
         let Issuers { settings: issuers, introspectors, token_endpoints } =
             Faults::new(faults).unless(issuers).map_err(StartError::Configuration)?;
 
@@ -104,7 +107,6 @@ impl Assembly {
                 Arc::new(Relay::new(RelaySettings { issuer, client_id, endpoint, leases, grace, clock }))
             })
             .collect();
-        let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::new();
         let ended = CancellationToken::new();
         let denylist = Arc::new(Denylist::new(denylist::Settings {
@@ -112,6 +114,7 @@ impl Assembly {
             ..denylist::Settings::default()
         }));
         let bound = issuers.iter().flat_map(bounds).min().unwrap_or(Duration::from_secs(30));
+        metrics.set_staleness_bound(bound);
         let feed = Arc::new(Feed::new(
             Arc::clone(&log),
             Arc::clone(&denylist),
@@ -158,6 +161,7 @@ impl Assembly {
             callers: Arc::new(ArcSwap::from_pointee(callers)),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: traced.as_ref().map(|traced| Arc::clone(&traced.tracer)),
             settings: edge_settings(&config),
         });
         background_of_rooms(&mut background, own, &rings, &feed);
@@ -173,6 +177,9 @@ impl Assembly {
         }
         for introspector in introspectors {
             background.add(move |cancel| introspector.run(cancel));
+        }
+        if let Some(traced) = traced {
+            background.add_ending(move |cancel| traced.exporter.run(cancel));
         }
         let purge = Purge { store: sessions_store, clock: clock.clone() };
         background.add(move |cancel| purge.run(cancel));
@@ -222,6 +229,7 @@ impl Assembly {
         build_issuers(config, own.as_ref(), clock, &mut faults);
         build_tls(config, &mut faults);
         build_callers(config, &mut faults);
+        build_tracing(config, clock, &Arc::new(Metrics::new()), &mut faults);
         Faults::new(faults).unless(())
     }
 

@@ -60,8 +60,9 @@ impl LevelSource {
 
     /// Told while it can be seen: before a change that hides it, after one that shows it.
     fn change(&self, from: LogLevel, to: LogLevel) -> LogLevel {
-        let tell =
-            || tracing::info!(from = from.as_str(), to = to.as_str(), "the log level was changed by its file");
+        let tell = || {
+            tracing::info!(from = from.as_str(), to = to.as_str(), "the log level was changed by its file")
+        };
         if to < from {
             tell();
         }

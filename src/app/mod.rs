@@ -14,6 +14,7 @@ mod run;
 mod sample;
 mod store;
 mod tables;
+mod tracing;
 
 pub use build::{Assembly, StartError, explain};
 pub use level::LevelSource;

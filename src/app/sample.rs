@@ -37,6 +37,7 @@ impl Sample {
                 continue;
             }
             metrics.set_jwks_age(ring.issuer(), ring.age());
+            metrics.set_jwks_max_age(ring.issuer(), ring.settings().max_age);
             metrics.set_jwks_fetches(ring.issuer(), counts.fetched, counts.failed);
         }
         for cause in ResyncCause::ALL {

@@ -47,12 +47,7 @@ pub(crate) fn run(args: &ServeArgs, output: &Output) -> u8 {
     code
 }
 
-async fn serve(
-    config: Config,
-    level: Option<LevelSource>,
-    dev: Option<dev::Home>,
-    output: &Output,
-) -> u8 {
+async fn serve(config: Config, level: Option<LevelSource>, dev: Option<dev::Home>, output: &Output) -> u8 {
     let clock = Clock::system();
     let assembled = crate::app::Assembly::new(config, clock.clone());
     let assembled = assembled

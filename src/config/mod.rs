@@ -23,6 +23,7 @@ mod scalar;
 mod session_table;
 mod store;
 mod table;
+mod tracing;
 mod tree;
 mod yaml;
 
@@ -43,6 +44,7 @@ pub use place::{Fault, Faults, Place};
 pub use reference::{Absent, Key, Kind, markdown, reference};
 pub use session_table::{Columns, Database, SessionTable, UserTable};
 pub use store::{Engine, Store};
+pub use tracing::Tracing;
 
 use crate::token::Issuer;
 use callers::Listeners;
@@ -77,6 +79,8 @@ pub struct Config {
     pub ext_authz: ExtAuthz,
     /// Logs.
     pub log: Log,
+    /// Traces, where they are wanted.
+    pub tracing: Option<Tracing>,
     files: Vec<NeededFile>,
     places: BTreeMap<String, Place>,
 }
@@ -203,6 +207,7 @@ fn read(root: &tree::Node, base: PathBuf, mut faults: Vec<Fault>) -> Result<Conf
             .unwrap_or_default(),
         cache_entries: top.section_or_empty("cache").count("max_entries", 0..=10_000_000).unwrap_or_default(),
         log: read_log(&top.section_or_empty("log")),
+        tracing: top.section("tracing").map(|section| tracing::read_tracing(&section)),
         own: own.map(|(own, _)| own),
         ext_authz: read_proxies(&top, &api),
         api,

@@ -21,6 +21,8 @@ pub enum Kind {
     Switch,
     /// A whole number.
     Count,
+    /// A number from 0 to 1.
+    Fraction,
     /// A duration with its unit.
     Duration,
     /// An IP address with a port.
@@ -59,6 +61,7 @@ impl Kind {
             Self::Texts => "a list of texts".to_owned(),
             Self::Switch => "`true` or `false`".to_owned(),
             Self::Count => "a whole number".to_owned(),
+            Self::Fraction => "a number from 0 to 1".to_owned(),
             Self::Duration => "a duration with its unit, such as `30s` or `15m`".to_owned(),
             Self::Address => "an IP address with a port, such as `127.0.0.1:50051`".to_owned(),
             Self::Path => "a path".to_owned(),

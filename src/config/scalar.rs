@@ -91,6 +91,28 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// A number from 0 to 1, in decimals.
+pub(super) fn fraction(text: &str) -> Result<f64, String> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let number = if plain { text.parse::<f64>().ok() } else { None };
+    number.filter(|number| *number <= 1.0).ok_or_else(|| mismatch(text, Kind::Fraction))
+}
+
+/// Where spans go: http or https, and no path. Not told back: it might hold a password.
+pub(super) fn collector_url(text: &str) -> Result<String, String> {
+    let url: http::Uri = text.parse().map_err(|_| "not a URL".to_owned())?;
+    let (Some("http" | "https"), Some(authority)) = (url.scheme_str(), url.authority()) else {
+        return Err("not a URL: `http://HOST:4317` or `https://…` is expected".to_owned());
+    };
+    if authority.as_str().contains('@') {
+        return Err("a URL with a user or password is refused: secrets come from `headers_file`".to_owned());
+    }
+    if url.path_and_query().is_some_and(|path| path.as_str() != "/") {
+        return Err("spans are sent by gRPC, which has no path: name the host and port alone".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// An https URL, or http to this machine. Not told back: it might hold a password.
 pub(super) fn key_url(text: &str) -> Result<String, String> {
     let url: http::Uri = text.parse().map_err(|_| "not a URL".to_owned())?;

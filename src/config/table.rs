@@ -3,8 +3,8 @@
 use super::reference::{Absent, Key, Kind};
 use Absent::{Computed, Required, Unset, Value};
 use Kind::{
-    Address, Choice, Choices, Claim, Claims, Count, Duration, Named, Path, Paths, Section, Sections, Switch,
-    Text, Texts, Url,
+    Address, Choice, Choices, Claim, Claims, Count, Duration, Fraction, Named, Path, Paths, Section,
+    Sections, Switch, Text, Texts, Url,
 };
 
 const fn row(path: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
@@ -201,5 +201,14 @@ pub(super) const TABLE: &[Key] = &[
     row("callers[].may", Choices(RIGHTS), Required, "Its rights; `sessions` and `revoke` stand for all of theirs."),
     row("log", Section, Unset, "Logs, on standard error."),
     row("log.format", Choice(&["human", "json"]), Value("human"), "How a log line looks."),
-    row("log.level", Choice(&["error", "warn", "info", "debug", "trace"]), Value("info"), "The least severe level written."),
+    row("log.level", Choice(&["error", "warn", "info", "debug", "trace"]), Value("info"), "The least severe level written. Followed while running: the one setting of this file that is."),
+    row("tracing", Section, Unset, "Where spans of calls go: an OpenTelemetry collector, by OTLP over gRPC. Without it no call is traced."),
+    row("tracing.endpoint", Url, Required, "The collector, such as `http://127.0.0.1:4317` or `https://…`."),
+    row("tracing.ratio", Fraction, Value("0"), "The share of calls without a `traceparent` that is followed. One with it is followed if its `sampled` flag says so."),
+    row("tracing.service_name", Text, Value("countersign"), "`service.name` of the spans."),
+    row("tracing.headers_file", Path, Unset, "Lines of `name: value` sent along, such as an API key; read before each message. Needs https, or a collector on loopback."),
+    row("tracing.ca_file", Path, Unset, "Authorities for the collector's certificate, PEM; by default the system's."),
+    row("tracing.timeout", Duration, Value("5s"), "The deadline of one message, 100ms to 60s."),
+    row("tracing.queue", Count, Value("4096"), "Spans that wait to be sent at most, 16 to 1000000; more are dropped and counted."),
+    row("tracing.send_every", Duration, Value("5s"), "How often they are sent, 100ms to 60s; 512 together at once."),
 ];

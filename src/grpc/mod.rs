@@ -17,6 +17,7 @@ pub mod status;
 mod stream;
 pub mod tls;
 mod token;
+mod traced;
 pub mod v1;
 mod wire;
 

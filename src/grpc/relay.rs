@@ -4,6 +4,7 @@ use crate::clock::Timestamp;
 use crate::grpc::router::Parts;
 use crate::grpc::v1::{self, RefreshResponse, VerifyResponse};
 use crate::grpc::{status, timestamp};
+use crate::ops::trace::waiting;
 use crate::session::{Issued, Relay, RelayError};
 use crate::token::{Action, Reason};
 use crate::verify::{Consistency, Demands, Refusal};
@@ -29,13 +30,14 @@ pub(super) async fn refresh(
         parts.metrics.refresh(reason.as_str());
         return Err(status::status(reason, Action::None, None));
     }
-    let refreshed = relay.refresh(token, deadline).await.map_err(|error| match error {
-        RelayError::Refused => (Reason::Inactive, Action::Reauthenticate, None),
-        RelayError::Unavailable { retry_after } => {
-            (Reason::IssuerUnavailable, Action::None, Some(retry_after))
-        }
-        RelayError::Store => (Reason::StoreUnavailable, Action::None, None),
-    });
+    let refreshed =
+        waiting("issuer.refresh", relay.refresh(token, deadline)).await.map_err(|error| match error {
+            RelayError::Refused => (Reason::Inactive, Action::Reauthenticate, None),
+            RelayError::Unavailable { retry_after } => {
+                (Reason::IssuerUnavailable, Action::None, Some(retry_after))
+            }
+            RelayError::Store => (Reason::StoreUnavailable, Action::None, None),
+        });
     let issued = refreshed.map_err(|(reason, action, retry_after)| {
         parts.metrics.refresh(reason.as_str());
         status::status(reason, action, retry_after)

@@ -8,6 +8,7 @@ use crate::grpc::token::{Answering, not_served};
 use crate::grpc::v1::revoke_request::Target;
 use crate::grpc::v1::{self, RevokeRequest, RevokeResponse};
 use crate::keys::HandleKind;
+use crate::ops::trace::waiting;
 use crate::revocation::{DenialKey, Draft};
 use crate::token::{Action, Issuer, Reason, Revision};
 use crate::verify::{Possession, RevocationRelay, Rows, SessionRows};
@@ -59,7 +60,11 @@ impl<'a> UnaryService<RevokeRequest> for RevokeCall<'a> {
             );
             // Denied everywhere already; who asks again does no harm, and the issuer is told then.
             if let Some((relay, token)) = told {
-                let telling = tokio::time::timeout(parts.settings.deadline, relay.revoke(&token)).await;
+                let telling = tokio::time::timeout(
+                    parts.settings.deadline,
+                    waiting("issuer.revoke", relay.revoke(&token)),
+                )
+                .await;
                 if !matches!(telling, Ok(Ok(()))) {
                     return Err(status::status(relay.failure(), Action::None, None));
                 }
@@ -89,7 +94,7 @@ async fn take_back(
     Ok(Some(match target {
         Target::Token(token) => {
             let Some((draft, relay)) = possessed(parts, &token).await? else { return Ok(None) };
-            let revision = parts.revoker.revoke(draft).await?;
+            let revision = waiting("log.append", parts.revoker.revoke(draft)).await?;
             Done { revision, kind: "token", caller: None, told: relay.map(|relay| (relay, token)) }
         }
         Target::Session(target) => {

@@ -6,9 +6,10 @@ use crate::grpc::limits::{self, InFlight, Place, within};
 use crate::grpc::serve::Answer;
 use crate::grpc::v1::key_service_server::KeyServiceServer;
 use crate::grpc::v1::session_service_server::SessionServiceServer;
-use crate::grpc::{check, codec, revoke, status, stream, token, v1};
+use crate::grpc::{check, codec, revoke, status, stream, token, traced, v1};
 use crate::keys::{HandleKeys, SigningKeys};
 use crate::ops::Metrics;
+use crate::ops::trace::Tracer;
 use crate::revocation::{Denylist, Revoker};
 use crate::session::{Relay, Sessions};
 use crate::token::Issuer;
@@ -81,6 +82,8 @@ pub struct Parts {
     pub clock: crate::clock::Clock,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Follows calls, where tracing is configured.
+    pub tracer: Option<Arc<Tracer>>,
     /// What the edge itself is told.
     pub settings: Settings,
 }
@@ -198,6 +201,16 @@ fn is_long_lived(path: &str) -> bool {
 
 impl Answer for Api {
     async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        match self.parts.tracer.as_ref().and_then(|tracer| traced::begin(tracer, &request)) {
+            None => self.admit(peer, request).await,
+            // In a box, so that a call which isn't followed carries no room for this.
+            Some(call) => Box::pin(traced::follow(call, self.admit(peer, request))).await,
+        }
+    }
+}
+
+impl Api {
+    async fn admit(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let Some(place) = self.in_flight.enter() else { return status::overloaded().into_http() };
         let deadline = limits::deadline(request.headers(), self.parts.settings.deadline);
         let long_lived = is_long_lived(request.uri().path());

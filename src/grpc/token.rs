@@ -6,9 +6,10 @@ use crate::grpc::v1::consistency::Requirement;
 use crate::grpc::v1::{self, RefreshRequest, RefreshResponse, VerifyRequest};
 use crate::grpc::{cookies, relay, status, timestamp};
 use crate::keys::HandleKind;
+use crate::ops::trace::{self, waiting};
 use crate::session::{Relay, Renewed, Tokens};
 use crate::token::Revision;
-use crate::verify::{Accepted, Consistency, Demands, Kind, Verdict};
+use crate::verify::{Accepted, Consistency, Demands, Kind, Refusal, Verdict};
 use prost::Message;
 use std::borrow::Cow;
 use std::future::Future;
@@ -73,7 +74,9 @@ pub(super) fn verify_now(
         Ok(asked) => asked,
         Err(status) => return Some(Err(status)),
     };
-    parts.verifier.verify_now(&token, &demands).map(|result| result.map(answer).map_err(Status::from))
+    let result = parts.verifier.verify_now(&token, &demands)?;
+    note(parts, &result);
+    Some(result.map(answer).map_err(Status::from))
 }
 
 pub(super) async fn verify(
@@ -82,7 +85,23 @@ pub(super) async fn verify(
     deadline: Duration,
 ) -> Result<VerifyAnswer, Status> {
     let (token, demands) = demands(parts, request, deadline)?;
-    parts.verifier.verify(&token, &demands).await.map(answer).map_err(Status::from)
+    let result = parts.verifier.verify(&token, &demands).await;
+    note(parts, &result);
+    result.map(answer).map_err(Status::from)
+}
+
+/// For the call's span: a configured issuer, and what the answer stands on.
+fn note(parts: &Parts, result: &Result<Verdict, Refusal>) {
+    if parts.tracer.is_none() {
+        return;
+    }
+    match result {
+        Ok(verdict) => trace::note(Some(verdict.acceptance.issuer()), Some(verdict.source.as_str())),
+        Err(Refusal::Denied { issuer, .. } | Refusal::Undecided { issuer, .. }) => {
+            let configured = issuer.as_ref().and_then(|issuer| parts.verifier.issuer(issuer));
+            trace::note(configured.as_ref(), None);
+        }
+    }
 }
 
 fn demands<'r>(
@@ -193,7 +212,7 @@ impl<'a> UnaryService<RefreshRequest> for RefreshCall<'a> {
                 return relay::refresh(parts, relay, &token).await;
             }
             let sessions = parts.sessions.as_ref().ok_or_else(not_served)?;
-            let refreshed = sessions.refresh(&token).await;
+            let refreshed = waiting("session.refresh", sessions.refresh(&token)).await;
             parts.metrics.refresh(refreshed.as_ref().map_or_else(|error| error.reason().as_str(), |_| "ok"));
             let Renewed { session, tokens, revision } = refreshed?;
             Ok(Response::new(RefreshResponse {

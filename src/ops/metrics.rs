@@ -40,10 +40,13 @@ pub struct Metrics {
     clock_step: Family<Label, Counter>,
     jwks_fetch: Family<Vec<(&'static str, String)>, Counter>,
     jwks_age: Family<Vec<(&'static str, String)>, Seconds>,
+    jwks_max_age: Family<Vec<(&'static str, String)>, Seconds>,
     staleness: Seconds,
+    staleness_bound: Seconds,
     revision: Gauge<u64, AtomicU64>,
     denylist_entries: Gauge<u64, AtomicU64>,
     denylist_capacity_ratio: Gauge<f64, AtomicU64>,
+    trace_spans: Family<Label, Counter>,
 }
 
 impl Default for Metrics {
@@ -71,13 +74,29 @@ impl Metrics {
             clock_step: Family::default(),
             jwks_fetch: Family::default(),
             jwks_age: Family::default(),
+            jwks_max_age: Family::default(),
             staleness: Seconds::default(),
+            staleness_bound: Seconds::default(),
             revision: Gauge::default(),
             denylist_entries: Gauge::default(),
             denylist_capacity_ratio: Gauge::default(),
+            trace_spans: Family::default(),
         };
         metrics.staleness.set(f64::INFINITY);
+        metrics.begin_at_zero();
         metrics.registered()
+    }
+
+    /// What alerts ask for the increase of must be there before it increases.
+    fn begin_at_zero(&self) {
+        for result in ["ok", Reason::RefreshReused.as_str()] {
+            let _zero = self.refresh.get_or_create(&[("result", result)]);
+        }
+        for direction in ["forward", "back"] {
+            let _zero = self.clock_step.get_or_create(&[("direction", direction)]);
+        }
+        self.spans_sent(0, 0);
+        self.spans_dropped(0);
     }
 
     fn registered(mut self) -> Self {
@@ -118,6 +137,18 @@ impl Metrics {
             self.jwks_age.clone(),
         );
         r.register_with_unit(
+            "jwks_max_age",
+            "How old an issuer's key set may become before answers are undecided",
+            Unit::Seconds,
+            self.jwks_max_age.clone(),
+        );
+        r.register_with_unit(
+            "staleness_bound",
+            "The tightest staleness bound of any policy and issuer",
+            Unit::Seconds,
+            self.staleness_bound.clone(),
+        );
+        r.register_with_unit(
             "staleness",
             "Time since the denylist was last confirmed complete",
             Unit::Seconds,
@@ -130,6 +161,7 @@ impl Metrics {
             "Share of the denylist's capacity in use",
             self.denylist_capacity_ratio.clone(),
         );
+        r.register("trace_spans", "Spans of traces by what became of them", self.trace_spans.clone());
         self
     }
 
@@ -220,6 +252,16 @@ impl Metrics {
         self.jwks_age.get_or_create(&vec![("issuer", issuer.to_owned())]).set(seconds(age));
     }
 
+    /// Sets the tightest staleness bound of any policy and issuer.
+    pub fn set_staleness_bound(&self, bound: Duration) {
+        self.staleness_bound.set(bound.as_secs_f64());
+    }
+
+    /// Sets how old a configured issuer's key set may become.
+    pub fn set_jwks_max_age(&self, issuer: &str, bound: Duration) {
+        self.jwks_max_age.get_or_create(&vec![("issuer", issuer.to_owned())]).set(bound.as_secs_f64());
+    }
+
     /// Sets how long ago the denylist was confirmed; `None` when it never was, which shows as infinity.
     pub fn set_staleness(&self, staleness: Option<Duration>) {
         self.staleness.set(seconds(staleness));
@@ -228,6 +270,21 @@ impl Metrics {
     /// Sets the sequence number the denylist has reached. The epoch is not shown: it only names a log.
     pub fn set_revision(&self, seq: u64) {
         self.revision.set(seq);
+    }
+
+    /// Counts spans that a collector took, and spans that it was not brought to take.
+    pub fn spans_sent(&self, exported: usize, failed: usize) {
+        self.spans("exported", exported);
+        self.spans("failed", failed);
+    }
+
+    /// Counts spans that found no room in the queue.
+    pub fn spans_dropped(&self, count: usize) {
+        self.spans("dropped", count);
+    }
+
+    fn spans(&self, result: &'static str, count: usize) {
+        self.trace_spans.get_or_create(&[("result", result)]).inc_by(count as u64);
     }
 
     /// Sets how full the denylist is.
@@ -274,6 +331,8 @@ mod tests {
         metrics.clock_step("back");
         metrics.set_jwks_fetches("https://a.example", 1, 0);
         metrics.set_jwks_age("https://a.example", Some(MS));
+        metrics.set_jwks_max_age("https://a.example", MS);
+        metrics.set_staleness_bound(MS);
         metrics.set_staleness(Some(MS));
         metrics.set_revision(7);
         metrics.set_denylist(3, 0.5);
@@ -304,12 +363,15 @@ mod tests {
             "countersign_feed_restored_total",
             "countersign_jwks_age_seconds",
             "countersign_jwks_fetch_total",
+            "countersign_jwks_max_age_seconds",
             "countersign_refresh_fast_forward_total",
             "countersign_refresh_ambiguous_total",
             "countersign_refresh_total",
             "countersign_revision",
             "countersign_revoke_total",
+            "countersign_staleness_bound_seconds",
             "countersign_staleness_seconds",
+            "countersign_trace_spans_total",
             "countersign_verify_duration_seconds_bucket",
             "countersign_verify_duration_seconds_count",
             "countersign_verify_duration_seconds_sum",

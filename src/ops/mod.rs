@@ -13,6 +13,7 @@ mod routes;
 pub mod server;
 mod striped;
 pub mod telemetry;
+pub mod trace;
 mod verifications;
 
 pub use health::Health;

@@ -1,6 +1,7 @@
 //! From a credential to an acceptance: out of the cache, or by parsing, key, signature and issuer policy.
 
 use crate::keys::{NoKey, Sought};
+use crate::ops::trace::waiting;
 use crate::token::{Action, Issuer, Reason, TokenDigest};
 use crate::verify::acceptance::Read;
 use crate::verify::cache::KnownBad;
@@ -207,14 +208,20 @@ impl Verifier {
         let patience = demands.deadline.min(LONGEST_WAIT);
         match self.presented(token, demands.credential_name) {
             Presented::Opaque(entry) => {
-                return Ok((self.introspect(entry, token, digest, demands).await?, Source::Introspection));
+                return Ok((
+                    waiting("issuer.introspect", self.introspect(entry, token, digest, demands)).await?,
+                    Source::Introspection,
+                ));
             }
             Presented::Row(Some(entry)) => {
-                return Ok((self.read_row(entry, token, digest, patience).await?, Source::Store));
+                return Ok((
+                    waiting("table.read", self.read_row(entry, token, digest, patience)).await?,
+                    Source::Store,
+                ));
             }
             Presented::Row(None) | Presented::Handle | Presented::Cookie | Presented::Jwt => {}
         }
-        Ok((self.read_session(token, digest, patience).await?, Source::Store))
+        Ok((waiting("store.read", self.read_session(token, digest, patience)).await?, Source::Store))
     }
 
     /// Has the issuer's keys fetched, unless they just were.
@@ -226,7 +233,7 @@ impl Verifier {
             issuer: Some(Arc::clone(issuer)),
         };
         let Some(ring) = &entry.settings.ring else { return Err(unknown_key(entry)) };
-        match tokio::time::timeout(deadline, ring.seek()).await {
+        match waiting("keys.fetch", tokio::time::timeout(deadline, ring.seek())).await {
             // Fresh enough: the set may have come between the look into it and now, so it is looked into once more.
             Ok(Sought::Fetched | Sought::FreshEnough) => Ok(()),
             Ok(Sought::NotFetchable) => Err(unknown_key(entry)),

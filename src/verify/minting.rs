@@ -185,7 +185,7 @@ pub(super) fn entry() -> Arc<IssuerEntry> {
             longest_life: Duration::from_secs(86_400),
         },
         place: 0,
-        counted: Source::ALL.map(|(_, name)| metrics.verify_source(ISSUER, name)),
+        counted: Source::ALL.map(|source| metrics.verify_source(ISSUER, source.as_str())),
     })
 }
 

@@ -88,12 +88,18 @@ pub enum Source {
 }
 
 impl Source {
-    const ALL: [(Self, &'static str); 4] = [
-        (Self::Cache, "cache"),
-        (Self::Signature, "signature"),
-        (Self::Store, "store"),
-        (Self::Introspection, "introspection"),
-    ];
+    /// Its name in metrics and spans.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Signature => "signature",
+            Self::Store => "store",
+            Self::Introspection => "introspection",
+        }
+    }
+
+    const ALL: [Self; 4] = [Self::Cache, Self::Signature, Self::Store, Self::Introspection];
 }
 
 /// An issuer as this sidecar judges it.

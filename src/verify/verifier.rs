@@ -1,6 +1,7 @@
 //! The steps of a verification, in order.
 
 use crate::clock::Now;
+use crate::ops::trace::waiting;
 use crate::revocation::{Denial, Draft, Standing};
 use crate::token::{Action, Issuer, Reason};
 use crate::verify::accept::NotYet;
@@ -22,7 +23,7 @@ impl Verifier {
     pub fn new(parts: Parts) -> Self {
         let entry = |(place, settings): (usize, IssuerSettings)| {
             let issuer = Arc::clone(settings.policy.issuer());
-            let counted = Source::ALL.map(|(_, name)| parts.metrics.verify_source(&issuer, name));
+            let counted = Source::ALL.map(|source| parts.metrics.verify_source(&issuer, source.as_str()));
             (issuer, Arc::new(IssuerEntry { settings, place, counted }))
         };
         let issuers: HashMap<_, _> = parts.issuers.into_iter().enumerate().map(entry).collect();
@@ -198,7 +199,7 @@ impl Verifier {
         };
         let asked = acceptance.freshness.at_least(demands.consistency);
         if let Consistency::AtLeastAsFresh(revision) = asked {
-            let arrived = self.feed.catch_up(revision, patience).await;
+            let arrived = waiting("feed.catch_up", self.feed.catch_up(revision, patience)).await;
             arrived.map_err(|_| undecided(Reason::NotFresh, Some(&acceptance)))?;
         }
         let mut over = None;
@@ -212,11 +213,11 @@ impl Verifier {
                 (acceptance, source) = self.read(token, digest, demands).await?;
             }
             if acceptance.kind.is_theirs() && asked == Consistency::FullyConsistent {
-                let reached = self.feed.reach_head(patience).await;
+                let reached = waiting("feed.reach_head", self.feed.reach_head(patience)).await;
                 reached.map_err(|_| undecided(Reason::StoreUnavailable, Some(&acceptance)))?;
             }
         } else if asked == Consistency::FullyConsistent {
-            over = self.ask_store(&acceptance, patience).await?;
+            over = waiting("store.read", self.ask_store(&acceptance, patience)).await?;
             source = Source::Store;
         }
         if self.generation(&acceptance.issuer, acceptance.kind) != acceptance.generation {

@@ -216,6 +216,8 @@ func (n node) takes(words string) bool {
 		return refers("duration") || n["pattern"] != nil
 	case strings.HasPrefix(words, "a whole number"):
 		return refers("count")
+	case words == "a number from 0 to 1":
+		return refers("fraction")
 	case strings.HasPrefix(words, "`true` or `false`"):
 		return n["type"] == "boolean"
 	case strings.HasPrefix(words, "one of "):

@@ -30,4 +30,5 @@ mod revocation;
 mod secrecy;
 mod sessions;
 mod support;
+mod tracing;
 mod verification;

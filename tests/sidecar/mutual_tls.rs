@@ -10,13 +10,13 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error, I
 
 const CALLER: &str = "spiffe://example.com/user";
 
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
+pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn issued(authority: &CertifiedIssuer<'static, KeyPair>, name: SanType) -> (String, String) {
+pub(crate) fn issued(authority: &CertifiedIssuer<'static, KeyPair>, name: SanType) -> (String, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.subject_alt_names = vec![name];
     let key = KeyPair::generate().unwrap();

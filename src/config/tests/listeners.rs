@@ -87,3 +87,29 @@ fn a_store_s_settings_are_refused_at_their_places() {
         refused(&format!("{ISSUER}store: {{url: redis://redis, {settings}}}\n"), fault);
     }
 }
+
+#[test]
+fn a_collector_is_a_host_and_its_headers_do_not_travel_in_clear() {
+    let with = |settings: &str| format!("{ISSUER}tracing: {{{settings}}}\n");
+    let config = load_text(&with("endpoint: \"http://otel:4317\"")).unwrap().tracing.unwrap();
+    assert_eq!((config.ratio, config.queue, config.service_name.as_str()), (0.0, 4096, "countersign"));
+    refused(&with("ratio: 0.5"), "c.yaml:4:1: tracing.endpoint: required, but not there");
+    for (wrong, why) in [
+        ("otel:4317", "not a URL"),
+        ("http://user:hunter2@otel:4317", "a URL with a user or password"),
+        ("http://otel:4318/v1/traces", "spans are sent by gRPC"),
+    ] {
+        let [fault] = &faults(&with(&format!("endpoint: \"{wrong}\"")))[..] else { panic!("one fault") };
+        assert!(fault.contains(why) && !fault.contains("hunter2"), "{fault}");
+    }
+    for wrong in ["1.1", "-1", "1e-3", "NaN", "half", "."] {
+        let [fault] = &faults(&with(&format!("endpoint: \"http://o:1\", ratio: {wrong}")))[..] else {
+            panic!("one fault: {wrong}")
+        };
+        assert!(fault.contains("tracing.ratio: expected a number from 0 to 1"), "{fault}");
+    }
+    let headers = |endpoint: &str| with(&format!("endpoint: \"{endpoint}\", headers_file: /h"));
+    assert!(faults(&headers("http://otel:4317"))[0].contains("in clear"));
+    assert!(load_text(&headers("http://127.0.0.1:4317")).is_ok());
+    assert!(load_text(&headers("https://otel:4317")).is_ok());
+}

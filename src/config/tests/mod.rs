@@ -116,6 +116,9 @@ fn the_full_example_reads_as_written() {
     assert_eq!(config.callers[0].identity, Identity::Uid(1000));
     assert_eq!(config.callers[0].may.len(), 4);
     assert_eq!(config.callers[2].may, [Right::RevokeIssuer].into());
+    let tracing = config.tracing.as_ref().unwrap();
+    assert_eq!((tracing.ratio, tracing.queue), (0.05, 2048));
+    assert_eq!(tracing.headers_file, Some("/etc/countersign/otel.headers".into()));
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
 }
 
