@@ -14,6 +14,7 @@
 )]
 
 mod admission;
+mod alerts;
 mod attacks;
 mod durability;
 mod foreign;
