@@ -3,6 +3,8 @@
 use crate::durability::{Process, as_caller, login};
 use crate::lifecycle::get;
 use crate::support::{Home, SECRET, eventually, verify_request};
+use countersign::grpc::envoy::service::auth::v3::CheckRequest;
+use countersign::grpc::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use countersign::grpc::v1::consistency::Requirement;
 use countersign::grpc::v1::revoke_request::Target;
 use countersign::grpc::v1::session_service_client::SessionServiceClient;
@@ -162,6 +164,23 @@ async fn a_caller_s_trace_is_continued_and_only_where_it_is_sampled() {
         metrics.contains("countersign_trace_spans_total{result=\"exported\"} 5\n")
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_a_proxy_is_refused_for_is_in_its_span() {
+    let (receiver, address) = Receiver::start().await;
+    let home = Home::new();
+    let api = "api: {tcp: 127.0.0.1:0, serve: [verify, check]}\n";
+    let sidecar = home.start(&format!("{api}{}{}", home.own(""), tracing(&address, ""))).await;
+    let mut proxy = AuthorizationClient::new(sidecar.channel.clone());
+    let answer = proxy.check(traced(Request::new(CheckRequest::default()), true)).await.unwrap().into_inner();
+    assert_eq!(answer.status.unwrap().code, i32::from(tonic::Code::Unauthenticated));
+    receiver.has("a check", 1).await;
+
+    let [span] = receiver.spans().try_into().unwrap();
+    assert_eq!(span.name, "envoy.service.auth.v3.Authorization/Check");
+    assert_eq!(text(&span, "rpc.response.status_code").as_deref(), Some("OK"));
+    assert_eq!(text(&span, "countersign.reason").as_deref(), Some("MALFORMED"));
 }
 
 #[tokio::test]

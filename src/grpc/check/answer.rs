@@ -5,6 +5,7 @@ use crate::grpc::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use crate::grpc::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use crate::grpc::envoy::r#type::v3::HttpStatus;
 use crate::grpc::v1::VerifyResponse;
+use crate::ops::trace;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use http::StatusCode;
@@ -96,6 +97,7 @@ impl Settings {
         let details = refusal.get_error_details();
         let info = details.error_info();
         let reason = info.map_or("", |info| info.reason.as_str());
+        trace::note_reason(reason);
         let mut headers = vec![header("x-countersign-reason", reason)];
         if let Some(action) = info.and_then(|info| info.metadata.get("action")) {
             headers.push(header("x-countersign-action", action));

@@ -91,7 +91,7 @@ impl Call {
     pub fn ended(&self, code: Code, reason: Option<String>) {
         let mut noted = self.0.noted.lock();
         noted.code = Some(code);
-        noted.reason = reason;
+        noted.reason = reason.or(noted.reason.take());
     }
 }
 
@@ -104,6 +104,11 @@ pub fn note(issuer: Option<&Issuer>, source: Option<&'static str>) {
     };
     // Outside of a followed call there is nothing to note.
     let _ = CURRENT.try_with(noting);
+}
+
+/// The same of the reason why not, where the answer says so within an OK.
+pub fn note_reason(reason: &str) {
+    let _ = CURRENT.try_with(|call| call.noted.lock().reason = Some(reason.to_owned()));
 }
 
 /// Runs what a call waits for, as a child of its span where the call is followed.

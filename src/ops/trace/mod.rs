@@ -11,7 +11,7 @@ mod context;
 mod export;
 mod otlp;
 
-pub use call::{Call, note, waiting};
+pub use call::{Call, note, note_reason, waiting};
 pub use export::{Exporter, ExporterSettings, HeadersError, read_headers};
 
 use crate::clock::Clock;
