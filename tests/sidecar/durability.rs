@@ -76,7 +76,7 @@ impl Process {
     }
 
     /// kill -9, and wait.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -24,6 +24,7 @@ mod level;
 mod lifecycle;
 mod mint;
 mod mutual_tls;
+mod orchestrator;
 mod proxies;
 mod python;
 mod reference;
