@@ -22,11 +22,15 @@ impl LevelSource {
     pub(super) async fn follow(self, mut in_force: LogLevel, cancel: CancellationToken) {
         let files = [self.file.clone()];
         // Looked into at once, too: it may have changed since it was read to start from.
-        let mut seen = None;
+        let (mut seen, mut understood) = (None, false);
         loop {
             let now = digests(&files).await;
-            if seen.as_ref() != Some(&now) {
-                in_force = self.read_again(in_force).await;
+            let changed = seen.as_ref() != Some(&now);
+            // What can't be used is tried again, told once: the fault may be in a file that it names.
+            if changed || !understood {
+                let level = self.read_again(in_force, changed).await;
+                understood = level.is_some();
+                in_force = level.unwrap_or(in_force);
                 seen = Some(now);
             }
             if cancel.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
@@ -35,16 +39,16 @@ impl LevelSource {
         }
     }
 
-    /// The level in force now.
-    async fn read_again(&self, in_force: LogLevel) -> LogLevel {
+    /// The level in force now; `None` where the file can't be used.
+    async fn read_again(&self, in_force: LogLevel, tell: bool) -> Option<LogLevel> {
         match self.written().await {
-            Ok(level) if level == in_force => in_force,
-            Ok(level) => self.change(in_force, level),
+            Ok(level) if level == in_force => Some(in_force),
+            Ok(level) => Some(self.change(in_force, level)),
             Err(faults) => {
-                if let Some(fault) = faults.as_slice().first() {
+                if let Some(fault) = faults.as_slice().first().filter(|_| tell) {
                     tracing::warn!(%fault, "the configuration file changed and can't be used; the old log level stays");
                 }
-                in_force
+                None
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::token::{Action, Issuer, Reason, Revision};
 use crate::verify::{Possession, RevocationRelay, Rows, SessionRows};
 use futures_util::StreamExt;
 use http::HeaderMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::server::UnaryService;
@@ -200,24 +201,36 @@ async fn end_rows(
 ) -> Result<Revision, Status> {
     let mut revision = parts.denylist.standing(&parts.clock.now()).revision;
     let denied = rows.table().list(which, LISTED_AT_ONCE).await?;
+    deny(parts, issuer, &denied, &mut revision).await?;
+    let denied: HashSet<String> = denied.into_iter().collect();
+    let between: Vec<String> =
+        rows.end(which).await?.into_iter().filter(|session| !denied.contains(session)).collect();
+    deny(parts, issuer, &between, &mut revision).await?;
+    Ok(revision)
+}
+
+/// Denies each; `revision` becomes one that shows them all.
+async fn deny(
+    parts: &Parts,
+    issuer: &Issuer,
+    sessions: &[String],
+    revision: &mut Revision,
+) -> Result<(), Status> {
     let drafts: Vec<_> =
-        denied.iter().map(|session| session_draft(parts, issuer, session)).collect::<Result<_, _>>()?;
+        sessions.iter().map(|session| session_draft(parts, issuer, session)).collect::<Result<_, _>>()?;
     let mut denying = futures_util::stream::iter(drafts)
         .map(|draft| parts.revoker.revoke(draft))
         .buffer_unordered(DENIED_AT_ONCE);
     while let Some(denied) = denying.next().await {
         let appended = denied?;
-        if appended.covers(&revision) || appended.epoch != revision.epoch {
-            revision = appended;
+        if appended.covers(revision) {
+            *revision = appended;
+        } else if appended.epoch != revision.epoch {
+            // The log was replaced meanwhile: what stands here now has them all.
+            *revision = parts.denylist.standing(&parts.clock.now()).revision;
         }
     }
-    drop(denying);
-    for session in rows.end(which).await? {
-        if !denied.contains(&session) {
-            revision = parts.revoker.revoke(session_draft(parts, issuer, &session)?).await?;
-        }
-    }
-    Ok(revision)
+    Ok(())
 }
 
 async fn end_issuer(parts: &Parts, target: &v1::IssuerRevocation) -> Result<Revision, Status> {

@@ -91,7 +91,7 @@ pub(super) async fn verify(
 }
 
 /// For the call's span: a configured issuer, and what the answer stands on.
-fn note(parts: &Parts, result: &Result<Verdict, Refusal>) {
+pub(super) fn note(parts: &Parts, result: &Result<Verdict, Refusal>) {
     if parts.tracer.is_none() {
         return;
     }

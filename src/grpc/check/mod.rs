@@ -8,7 +8,7 @@ pub use answer::Settings;
 use crate::grpc::codec::{BUFFER, YIELD};
 use crate::grpc::envoy::service::auth::v3::CheckResponse;
 use crate::grpc::router::Parts;
-use crate::grpc::{cookies, status};
+use crate::grpc::{cookies, status, token};
 use crate::ops::metrics::{DENIED, UNDECIDED};
 use crate::token::{Action, Reason};
 use crate::verify::{Acceptance, Consistency, Demands, Verdict};
@@ -167,11 +167,13 @@ impl<'r> Check<'r> {
 
     fn verify_now(&self, parts: &Parts, deadline: Duration) -> Option<CheckAnswer> {
         let result = parts.verifier.verify_now(&self.token, &self.demands(deadline))?;
+        token::note(parts, &result);
         Some(self.answer(parts, result.map_err(Status::from)))
     }
 
     async fn verify(&self, parts: &Parts, deadline: Duration) -> CheckAnswer {
         let result = parts.verifier.verify(&self.token, &self.demands(deadline)).await;
+        token::note(parts, &result);
         self.answer(parts, result.map_err(Status::from))
     }
 

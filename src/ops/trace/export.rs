@@ -137,6 +137,13 @@ impl Exporter {
         };
         if tokio::time::timeout(LAST, rest).await.is_err() {
             tracing::warn!("the last spans were not taken in time");
+            loop {
+                let left = self.tracer.take().len();
+                if left == 0 {
+                    return;
+                }
+                self.tracer.metrics.spans_sent(0, left);
+            }
         }
     }
 
@@ -149,7 +156,16 @@ impl Exporter {
         let message = ExportRequest::new(&self.settings.service, &self.instance, spans);
         let mut pause = PAUSE;
         for attempt in 1..=ATTEMPTS {
-            let sent = tokio::time::timeout(self.settings.timeout, self.attempt(message.clone())).await;
+            let sending = tokio::time::timeout(self.settings.timeout, self.attempt(message.clone()));
+            // An end that comes meanwhile waits no longer than for the last ones.
+            let ended = async {
+                cancel.cancelled().await;
+                tokio::time::sleep(LAST / 2).await;
+            };
+            let sent = tokio::select! {
+                sent = sending => sent,
+                () = ended => Ok(Err(Status::deadline_exceeded(""))),
+            };
             let status = match sent {
                 Ok(Ok(rejected)) => {
                     if std::mem::take(away) {

@@ -21,6 +21,7 @@ use context::TraceContext;
 use http::HeaderMap;
 use otlp::Span;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::Notify;
@@ -33,7 +34,7 @@ pub struct Tracer {
     /// A draw below it is followed, of 2^53.
     below: u64,
     draws: AtomicU64,
-    queue: Mutex<Vec<Span>>,
+    queue: Mutex<VecDeque<Span>>,
     /// Spans held at most.
     room: usize,
     ripe: Notify,
@@ -56,7 +57,7 @@ impl Tracer {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 2^53")]
         let below = (ratio.clamp(0.0, 1.0) * WHOLE as f64) as u64;
         let draws = AtomicU64::new(u64::from_le_bytes(random_bytes()?));
-        let queue = Mutex::new(Vec::new());
+        let queue = Mutex::new(VecDeque::new());
         Ok(Self { below, draws, queue, room, ripe: Notify::new(), clock, metrics })
     }
 

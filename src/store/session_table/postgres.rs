@@ -102,7 +102,14 @@ async fn query(link: &Link, text: &str, values: &[Box<dyn ToSql + Send + Sync>])
 }
 
 fn of_value(state: &SqlState) -> bool {
-    [SqlState::INVALID_TEXT_REPRESENTATION, SqlState::NUMERIC_VALUE_OUT_OF_RANGE].contains(state)
+    [
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+        SqlState::CHECK_VIOLATION,
+        SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+        SqlState::UNTRANSLATABLE_CHARACTER,
+    ]
+    .contains(state)
 }
 
 /// What the database says of our statement, apart from what befell the connection: the one is the table's fault, and spares

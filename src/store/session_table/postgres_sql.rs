@@ -33,6 +33,9 @@ impl Statements {
         let [token, user, expires] = [&layout.token, &layout.user, &layout.expires].map(|name| quoted(name));
         let type_of = |column: &str| columns.get(column).map_or("text", String::as_str);
         let given = |place: u8, column: &str| format!("CAST(${place}::text AS {})", type_of(column));
+        if type_of(&layout.token) == "bytea" {
+            return Err(TableError::Malformed(format!("`{}` is a bytea: tokens are texts", layout.token)));
+        }
         // To the letter, whatever the column's type takes for equal: an id is of the letters.
         let named = |place: u8| {
             format!(
@@ -97,6 +100,13 @@ impl Statements {
         };
         let by_login =
             login.as_ref().map_or(String::new(), |login| format!(" OR {}", over(login, "$2::bigint")));
+        let ended = format!("{}{by_login}", over(&ends, "$1::bigint"));
+        let due = format!(
+            "{} AND s.{expires} > {} AND s.{expires} <= {}",
+            named(1),
+            ends.value("$3::bigint"),
+            ends.value("$4::bigint")
+        );
         Ok(Self {
             find: format!(
                 "SELECT s.{user}::text, {}, {}, {newer}{claims} FROM {name} s{join} WHERE {} \
@@ -106,14 +116,12 @@ impl Statements {
                 named(1)
             )
             .into(),
-            // What somebody else holds is left to them: waiting for it would hold up others.
+            // What somebody else holds is left to them: waiting for it would hold up others. The condition stands outside, too:
+            // another partition has rows with the same ctid.
             extend: format!(
-                "UPDATE {name} SET {expires} = {} WHERE ctid = ANY (ARRAY(SELECT s.ctid FROM {name} s \
-                 WHERE {} AND s.{expires} > {} AND s.{expires} <= {} FOR UPDATE SKIP LOCKED))",
+                "UPDATE {name} AS s SET {expires} = {} WHERE s.ctid = ANY (ARRAY(SELECT s.ctid FROM {name} s \
+                 WHERE {due} FOR UPDATE SKIP LOCKED)) AND {due}",
                 ends.value("$2::bigint"),
-                named(1),
-                ends.value("$3::bigint"),
-                ends.value("$4::bigint"),
             )
             .into(),
             list: chosen(&format!("SELECT {id}"), " LIMIT $3::bigint"),
@@ -126,10 +134,9 @@ impl Statements {
             // By the earlier of two clocks. What another call holds is left to the next purge.
             purge: format!(
                 "WITH clock AS (SELECT least(0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 120000 \
-                 - $3::bigint) AS back) DELETE FROM {name} WHERE ctid = ANY (ARRAY(SELECT s.ctid FROM {name} s \
-                 WHERE {}{by_login} LIMIT $4::bigint FOR UPDATE SKIP LOCKED)) \
-                 AND ($2::bigint IS NULL OR $2::bigint >= 0)",
-                over(&ends, "$1::bigint")
+                 - $3::bigint) AS back) DELETE FROM {name} AS s WHERE s.ctid = ANY (ARRAY(SELECT s.ctid FROM {name} s \
+                 WHERE {ended} LIMIT $4::bigint FOR UPDATE SKIP LOCKED)) AND ({ended}) \
+                 AND ($2::bigint IS NULL OR $2::bigint >= 0)"
             )
             .into(),
         })

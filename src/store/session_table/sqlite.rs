@@ -173,9 +173,10 @@ impl Statements {
             join = format!(" JOIN {} u ON u.{} = s.{user}", quoted(&users.table), quoted(&users.key));
         }
         Self {
+            // To the letter, whatever the column's collation takes for equal; by its index all the same.
             find: format!(
                 "SELECT CAST(s.{user} AS TEXT), {}, {}, {newer}{claims} FROM {name} s{join} \
-                 WHERE s.{token} = ?1 COLLATE BINARY AND ?2 IS NOT NULL AND (?3 IS NULL OR ?3 >= 0)",
+                 WHERE s.{token} = ?1 AND s.{token} = ?1 COLLATE BINARY AND ?2 IS NOT NULL AND (?3 IS NULL OR ?3 >= 0)",
                 instant("s", &expires),
                 login("s")
             ),
@@ -186,11 +187,11 @@ impl Statements {
                  WHEN {expires} LIKE '%+00:00' THEN '%Y-%m-%dT%H:%M:%f+00:00' \
                  WHEN {expires} LIKE '%.%' THEN '%Y-%m-%d %H:%M:%f' ELSE '%Y-%m-%d %H:%M:%S' END, \
                  ?2 / 1000.0, 'unixepoch') END \
-                 WHERE {token} = ?1 COLLATE BINARY AND {instant} > ?3 AND {instant} <= ?4",
+                 WHERE {token} = ?1 AND {token} = ?1 COLLATE BINARY AND {instant} > ?3 AND {instant} <= ?4",
                 instant = instant("s", &expires),
             ),
             select: format!("SELECT s.{token} FROM {name} s"),
-            delete: format!("DELETE FROM {name} WHERE {token} = ?1 COLLATE BINARY"),
+            delete: format!("DELETE FROM {name} WHERE {token} = ?1 AND {token} = ?1 COLLATE BINARY"),
             delete_all: format!("DELETE FROM {name}"),
             purge: {
                 // What is no instant in milliseconds is the configuration's mistake, and nobody's end.
@@ -212,7 +213,8 @@ fn chosen(connection: &Connection, file: &File, rows: &Rows) -> Result<Vec<Strin
     let layout = &file.layout;
     let select = &file.statements.select;
     let by = |column: &str, value: &str| {
-        let text = format!("{select} WHERE s.{} = ?1 COLLATE BINARY", quoted(column));
+        let column = quoted(column);
+        let text = format!("{select} WHERE s.{column} = ?1 AND s.{column} = ?1 COLLATE BINARY");
         let mut statement = connection.prepare_cached(&text).map_err(told)?;
         let found = statement.query_map([value], |row| row.get(0)).map_err(told)?;
         found.collect::<Result<Vec<String>, _>>().map_err(told)
