@@ -376,8 +376,14 @@ async fn tables_of_other_adapters_are_read_and_written_alike() {
             layout("session", "sessionToken", "userId"),
             plain,
         ),
+        Base::sqlite(
+            r#"CREATE TABLE session (id INTEGER PRIMARY KEY, "userId" text NOT NULL, expires integer NOT NULL,
+               "sessionToken" text COLLATE NOCASE NOT NULL UNIQUE)"#,
+            layout("session", "sessionToken", "userId"),
+            plain,
+        ),
     ];
-    let users = ["7", "5a3f8e1c-0000-4000-8000-000000000007", "uuid", "c", "u7"];
+    let users = ["7", "5a3f8e1c-0000-4000-8000-000000000007", "uuid", "c", "u7", "nocase"];
     for (base, user) in bases.into_iter().zip(users) {
         let Layout { table: name, token: column, user: user_column, .. } = &base.layout;
         let (name, expires) = (quoted(name), (base.written)(NOW + DAY));
@@ -409,6 +415,34 @@ async fn tables_of_other_adapters_are_read_and_written_alike() {
         assert_eq!(table.delete(&Rows::Session("x".to_owned())).await.unwrap(), Vec::<String>::new());
         assert_eq!(table.delete(&of(user)).await.unwrap(), [session_id(token)]);
     }
+}
+
+/// Rows of two partitions have the same ctid.
+#[tokio::test]
+async fn a_partition_s_row_is_not_taken_for_another_s() {
+    let of_two = |token_type: &str| {
+        let ddl = format!(
+            r#"CREATE TABLE "Session" ("sessionToken" {token_type} NOT NULL, "userId" TEXT NOT NULL, "expires" bigint NOT NULL)
+               PARTITION BY LIST ("userId");
+               CREATE TABLE one PARTITION OF "Session" FOR VALUES IN ('alice');
+               CREATE TABLE two PARTITION OF "Session" FOR VALUES IN ('bob');"#
+        );
+        let layout = Layout { created: None, users: None, ..prisma() };
+        Base::postgres(&ddl, layout, |millis| millis.to_string())
+    };
+    let base = of_two("TEXT");
+    let now = Clock::system().now().judged.as_millis() - 600_000;
+    let (over, live) = (now - 1, now + DAY);
+    base.sql(&format!(r#"INSERT INTO "Session" VALUES ('t1', 'alice', {live}), ('t2', 'bob', {over})"#));
+    let table = base.table();
+    assert!(table.extend("t1", at(now + 2 * DAY), at(now), at(live)).await.unwrap());
+    assert_eq!(ends(&*table, "t1").await, Some(now + 2 * DAY));
+    assert_eq!(ends(&*table, "t2").await, Some(over), "not revived with it");
+    assert_eq!(table.purge(Bounds { ended_by: at(now), created_by: None }, at(now), 9).await.unwrap(), 1);
+    assert_eq!(ends(&*table, "t1").await, Some(now + 2 * DAY), "not deleted with it");
+
+    let bytes = of_two("bytea").table().look().await;
+    assert!(matches!(bytes, Err(TableError::Malformed(ref why)) if why.contains("bytea")), "{bytes:?}");
 }
 
 mod trouble;
