@@ -17,16 +17,6 @@
 /// The compiled protos, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin"));
 
-macro_rules! redacted {
-    ($($message:ty),+) => {$(
-        impl std::fmt::Debug for $message {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(concat!(stringify!($message), "(…)"))
-            }
-        }
-    )+};
-}
-
 pub mod config {
     pub mod core {
         pub mod v3 {

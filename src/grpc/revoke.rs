@@ -14,14 +14,13 @@ use crate::token::{Action, Issuer, Reason, Revision};
 use crate::verify::{Possession, RevocationRelay, Rows, SessionRows};
 use futures_util::StreamExt;
 use http::HeaderMap;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::server::UnaryService;
 use tonic::{Request, Response, Status};
 
-/// A subject's sessions in an application's table that are denied before they are deleted; any more after that.
-const LISTED_AT_ONCE: u32 = 1000;
+/// A subject's sessions in an application's table that are listed, denied and deleted together.
+const LISTED_AT_ONCE: usize = 1000;
 /// Denials written side by side.
 const DENIED_AT_ONCE: usize = 32;
 const NOW_ALONE: &str = "leave it out: sessions in this issuer's table are ended as of now";
@@ -159,7 +158,7 @@ async fn end_session(parts: &Parts, target: &v1::SessionRevocation) -> Result<Re
     let issuer = issuer_of(parts, target.issuer.as_deref(), "session.issuer")?;
     let revision = parts.revoker.revoke(session_draft(parts, &issuer, id)?).await?;
     if let Some(rows) = parts.verifier.session_rows(&issuer) {
-        rows.end(&Rows::Session(id.clone())).await?;
+        rows.table().delete(&Rows::Session(id.clone())).await?;
     }
     Ok(revision)
 }
@@ -180,9 +179,7 @@ async fn end_subject(parts: &Parts, target: &v1::SubjectRevocation) -> Result<Re
         if before.is_some() {
             return Err(status::bad_call("subject.before", NOW_ALONE));
         }
-        let of_subject =
-            Rows::Subject { subject: target.subject.clone(), except: target.except_session_id.clone() };
-        return end_rows(parts, &issuer, rows, &of_subject).await;
+        return end_rows(parts, &issuer, rows, target).await;
     }
     let except = target.except_session_id.as_deref().map(|session| DenialKey::session(&issuer, session));
     let key = DenialKey::subject(&issuer, &target.subject);
@@ -190,23 +187,26 @@ async fn end_subject(parts: &Parts, target: &v1::SubjectRevocation) -> Result<Re
     Ok(parts.revoker.revoke(Draft::Subject { key, except, before, now, longest }).await?)
 }
 
-/// Ends sessions in an application's table. Its rows say better than any cut-off which logins there were: two clocks take no
-/// part. Each is denied before it is deleted, so that it is refused at once everywhere, and after that those that came
-/// between.
+/// Ends a subject's sessions in an application's table. Its rows say better than any cut-off which logins there were: two
+/// clocks take no part. Each is denied before it is deleted, so that it is refused at once everywhere; and no other is deleted,
+/// so that whoever calls again after a failure finds what is left. A login that comes after the last listing is one after this.
 async fn end_rows(
     parts: &Parts,
     issuer: &Issuer,
     rows: &SessionRows,
-    which: &Rows,
+    target: &v1::SubjectRevocation,
 ) -> Result<Revision, Status> {
     let mut revision = parts.denylist.standing(&parts.clock.now()).revision;
-    let denied = rows.table().list(which, LISTED_AT_ONCE).await?;
-    deny(parts, issuer, &denied, &mut revision).await?;
-    let denied: HashSet<String> = denied.into_iter().collect();
-    let between: Vec<String> =
-        rows.end(which).await?.into_iter().filter(|session| !denied.contains(session)).collect();
-    deny(parts, issuer, &between, &mut revision).await?;
-    Ok(revision)
+    let (subject, except) = (&target.subject, target.except_session_id.as_deref());
+    loop {
+        let sessions = rows.table().list(subject, except, LISTED_AT_ONCE).await?;
+        let is_last = sessions.len() < LISTED_AT_ONCE;
+        deny(parts, issuer, &sessions, &mut revision).await?;
+        rows.end(&Rows::Listed { subject: subject.clone(), sessions }).await?;
+        if is_last {
+            return Ok(revision);
+        }
+    }
 }
 
 /// Denies each; `revision` becomes one that shows them all.

@@ -13,21 +13,9 @@
     reason = "generated"
 )]
 
-use std::fmt;
-
 tonic::include_proto!("countersign.v1");
 
 /// The compiled protos, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/countersign.bin"));
-
-macro_rules! redacted {
-    ($($message:ident),+) => {$(
-        impl fmt::Debug for $message {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($message), "(…)"))
-            }
-        }
-    )+};
-}
 
 redacted!(VerifyRequest, VerifyResponse, RefreshRequest, RevokeRequest, Tokens, Cookie);

@@ -52,12 +52,12 @@ pub enum Rows {
     Token(crate::token::Secret),
     /// The one with this id: [`session_id`] of its token.
     Session(String),
-    /// A subject's, but for the one with this id.
-    Subject {
+    /// Those of a subject's that were listed before.
+    Listed {
         /// Whose.
         subject: String,
-        /// Stays.
-        except: Option<String>,
+        /// Their ids.
+        sessions: Vec<String>,
     },
     /// All of them.
     All,
@@ -96,17 +96,22 @@ pub trait SessionTable: Send + Sync + std::fmt::Debug + 'static {
         due: Timestamp,
     ) -> Result<bool, TableError>;
 
-    /// The ids of at most so many of these.
+    /// The ids of at most so many of a subject's sessions, but for the one with the id `except`.
     ///
     /// # Errors
     /// [`TableError`].
-    async fn list(&self, rows: &Rows, limit: u32) -> Result<Vec<String>, TableError>;
+    async fn list(
+        &self,
+        subject: &str,
+        except: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, TableError>;
 
-    /// Deletes them; returns the ids of those that were there, but for [`Rows::All`].
+    /// Deletes those of them that are there.
     ///
     /// # Errors
-    /// [`TableError`].
-    async fn delete(&self, rows: &Rows) -> Result<Vec<String>, TableError>;
+    /// [`TableError`]; some may be gone.
+    async fn delete(&self, rows: &Rows) -> Result<(), TableError>;
 
     /// Deletes at most so many that are over; by the earlier of our clock and the database's where that has one. What is no
     /// instant stays. Returns how many.
@@ -172,18 +177,15 @@ impl SessionRows {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Deletes these rows; returns the ids of those that were there, but for all. What this sidecar read before, or reads
-    /// beside it, is not answered from memory any more.
+    /// Deletes rows of many sessions. What this sidecar read of the table before, or reads beside it, is not answered from
+    /// memory any more: it may be of a row that the application deleted itself.
     ///
     /// # Errors
     /// [`TableError`]; some may be gone.
-    pub async fn end(&self, rows: &Rows) -> Result<Vec<String>, TableError> {
-        // One session's denial covers what is held of it.
-        let one = matches!(rows, Rows::Token(_) | Rows::Session(_));
-        let step = u64::from(!one);
-        self.generation.fetch_add(step, Ordering::SeqCst);
+    pub async fn end(&self, rows: &Rows) -> Result<(), TableError> {
+        self.generation.fetch_add(1, Ordering::SeqCst);
         let deleted = self.settings.table.delete(rows).await;
-        self.generation.fetch_add(step, Ordering::SeqCst);
+        self.generation.fetch_add(1, Ordering::SeqCst);
         deleted
     }
 
@@ -231,8 +233,7 @@ impl SessionRows {
 impl RevocationRelay for SessionRows {
     async fn revoke(&self, token: &str) -> Result<(), IssuerFailed> {
         let rows = Rows::Token(crate::token::Secret::new(token.as_bytes().to_vec()));
-        let deleted = self.settings.table.delete(&rows).await;
-        deleted.map(drop).map_err(|error| {
+        self.settings.table.delete(&rows).await.map_err(|error| {
             tracing::warn!(
                 error = &error as &dyn Error,
                 "a session that was taken back could not be deleted"

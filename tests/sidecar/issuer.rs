@@ -37,22 +37,8 @@ struct State {
 
 impl Site {
     pub(crate) async fn open() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
-        let site = Self { address, state: Arc::clone(&state) };
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let state = Arc::clone(&state);
-                tokio::spawn(async move {
-                    let service = service_fn(|request| respond(request, Arc::clone(&state)));
-                    let connection = hyper::server::conn::http1::Builder::new();
-                    // The client hangs up whenever it has had enough.
-                    let _ended = connection.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        });
-        site
+        Self { address: serve_http(Arc::clone(&state), respond).await, state }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -82,7 +68,30 @@ impl Site {
     }
 }
 
-async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// An HTTP server on loopback that answers so; it ends with the test's runtime.
+pub(crate) async fn serve_http<S: Send + Sync + 'static, F: Future<Output = Response<Full<Bytes>>> + Send>(
+    state: Arc<S>,
+    answer: impl Fn(Request<Incoming>, Arc<S>) -> F + Copy + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let state = Arc::clone(&state);
+            tokio::spawn(async move {
+                let service = service_fn(|request| async {
+                    Ok::<_, Infallible>(answer(request, Arc::clone(&state)).await)
+                });
+                let connection = hyper::server::conn::http1::Builder::new();
+                // The client hangs up whenever it has had enough.
+                let _ended = connection.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    address
+}
+
+async fn respond(request: Request<Incoming>, state: Arc<State>) -> Response<Full<Bytes>> {
     state.requests.fetch_add(1, Ordering::SeqCst);
     let answer = state.answers.lock().get(request.uri().path()).cloned();
     let body = match answer {
@@ -93,10 +102,10 @@ async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<Respon
         }
         None => {
             let down = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
-            return Ok(down.body(Full::default()).unwrap());
+            return down.body(Full::default()).unwrap();
         }
     };
-    Ok(Response::new(Full::from(body)))
+    Response::new(Full::from(body))
 }
 
 /// An issuer's part of `issuers`: `keys` as one flow mapping, then further lines. Access tokens are `at+jwt`, for the shop

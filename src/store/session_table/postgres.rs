@@ -142,6 +142,16 @@ impl PostgresTable {
         });
         asked.await.map_err(|error| unreachable(&error))
     }
+
+    /// Those that are there now; more may come, and are logins after this.
+    async fn delete_all(&self, statements: &Statements) -> Result<(), TableError> {
+        loop {
+            let gone = self.execute(Arc::clone(&statements.delete_some), Arc::new([Box::new(BATCH)])).await?;
+            if gone < BATCH.unsigned_abs() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 type Values = Arc<[Box<dyn ToSql + Send + Sync>]>;
@@ -174,26 +184,37 @@ impl SessionTable for PostgresTable {
         self.execute(Arc::clone(&statements.extend), values).await.map(|moved| moved > 0)
     }
 
-    async fn list(&self, rows: &Rows, limit: u32) -> Result<Vec<String>, TableError> {
-        let statements = self.statements().await?;
-        let Some((text, value, except)) = statements.list.of(rows) else { return Ok(Vec::new()) };
-        let values: Values = Arc::new([Box::new(value), Box::new(except), Box::new(i64::from(limit))]);
-        ids(&self.query(text, values).await?)
+    async fn list(
+        &self,
+        subject: &str,
+        except: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, TableError> {
+        let text = Arc::clone(&self.statements().await?.list);
+        let values: Values = Arc::new([
+            Box::new(subject.to_owned()),
+            Box::new(except.map(str::to_owned)),
+            Box::new(i64::try_from(limit).unwrap_or(i64::MAX)),
+        ]);
+        let rows = self.query(text, values).await?;
+        rows.iter().map(|row| row.try_get(0).map_err(odd)).collect()
     }
 
-    async fn delete(&self, rows: &Rows) -> Result<Vec<String>, TableError> {
+    async fn delete(&self, rows: &Rows) -> Result<(), TableError> {
         let statements = self.statements().await?;
-        if let Some((text, value, except)) = statements.delete.of(rows) {
-            let values: Values = Arc::new([Box::new(value), Box::new(except)]);
-            return ids(&self.query(text, values).await?);
-        }
-        // Those that are there now; more may come, and are logins after this.
-        loop {
-            let gone = self.execute(Arc::clone(&statements.delete_some), Arc::new([Box::new(BATCH)])).await?;
-            if gone < BATCH.unsigned_abs() {
-                return Ok(Vec::new());
+        let (text, values): (_, Values) = match rows {
+            Rows::Token(token) => {
+                let token = std::str::from_utf8(token.expose()).unwrap_or_default();
+                (&statements.delete_token, Arc::new([Box::new(token.to_owned())]))
             }
-        }
+            Rows::Session(id) => (&statements.delete_session, Arc::new([Box::new(id.clone())])),
+            Rows::Listed { subject, sessions } => {
+                let values: Values = Arc::new([Box::new(subject.clone()), Box::new(sessions.clone())]);
+                (&statements.delete_listed, values)
+            }
+            Rows::All => return self.delete_all(&statements).await,
+        };
+        self.query(Arc::clone(text), values).await.map(drop)
     }
 
     async fn purge(&self, over: Bounds, now: Timestamp, limit: u32) -> Result<u32, TableError> {
@@ -214,9 +235,9 @@ impl SessionTable for PostgresTable {
         let looked = self.pool.run(move |link: &Link| {
             let made = Arc::clone(&made);
             Box::pin(async move {
-                let (by, of) = (&made.delete, &made.list);
-                let texts = [&made.find, &made.extend, &by.token, &by.session, &by.subject, &of.subject];
-                for text in texts.into_iter().chain([&made.delete_some, &made.purge]) {
+                let deletes = [&made.delete_token, &made.delete_session, &made.delete_listed];
+                let others = [&made.find, &made.extend, &made.list, &made.delete_some, &made.purge];
+                for text in deletes.into_iter().chain(others) {
                     let prepared = link.statements([&**text]).await.map(|_| Vec::new());
                     if let Err(malformed) = told_apart(prepared)? {
                         return Ok(Err(malformed));
@@ -235,10 +256,6 @@ impl SessionTable for PostgresTable {
         let table = &self.layout.table;
         Err(TableError::Malformed(format!("the user needs SELECT, UPDATE and DELETE on `{table}`")))
     }
-}
-
-fn ids(rows: &[Row]) -> Result<Vec<String>, TableError> {
-    rows.iter().map(|row| row.try_get(0).map_err(odd)).collect()
 }
 
 fn session(row: &Row, layout: &Layout) -> Result<SessionRow, TableError> {

@@ -1,7 +1,7 @@
 //! The SQL of a table of sessions in Postgres, made of its names and its columns' types.
 
 use super::{FIRST_INSTANT, Layout, quoted};
-use crate::verify::{Rows, TableError};
+use crate::verify::TableError;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -13,18 +13,12 @@ pub(super) type Columns = HashMap<String, String>;
 pub(super) struct Statements {
     pub(super) find: Arc<str>,
     pub(super) extend: Arc<str>,
-    /// By what, then the statement.
-    pub(super) list: Choices,
-    pub(super) delete: Choices,
+    pub(super) list: Arc<str>,
+    pub(super) delete_token: Arc<str>,
+    pub(super) delete_session: Arc<str>,
+    pub(super) delete_listed: Arc<str>,
     pub(super) delete_some: Arc<str>,
     pub(super) purge: Arc<str>,
-}
-
-/// The same of rows chosen by token, id and subject.
-pub(super) struct Choices {
-    pub(super) token: Arc<str>,
-    pub(super) session: Arc<str>,
-    pub(super) subject: Arc<str>,
 }
 
 impl Statements {
@@ -79,19 +73,7 @@ impl Statements {
             // Without its user a session is none: the application sees it so.
             join = format!(" JOIN {table} u ON u.{} = s.{user}", quoted(&users.key));
         }
-        let chosen = |verb: &str, end: &str| {
-            let by = |condition: String| {
-                format!("{verb} FROM {name} s WHERE {condition} AND {id} IS DISTINCT FROM $2::text{end}")
-                    .into()
-            };
-            // Only who has the token can ask for it by name; for anybody else all are looked through.
-            let session = format!("{id} = $1::text");
-            Choices {
-                token: by(named(1)),
-                session: by(session),
-                subject: by(format!("s.{user} = {}", given(1, &layout.user))),
-            }
-        };
+        let of_subject = format!("s.{user} = {}", given(1, &layout.user));
         // What is no instant in milliseconds is the configuration's mistake, and nobody's end.
         let over = |instant: &Instant, by: &str| {
             let by = instant.value(&format!("({by} + (SELECT back FROM clock))"));
@@ -124,8 +106,14 @@ impl Statements {
                 ends.value("$2::bigint"),
             )
             .into(),
-            list: chosen(&format!("SELECT {id}"), " LIMIT $3::bigint"),
-            delete: chosen("DELETE", &format!(" RETURNING {id}")),
+            list: format!(
+                "SELECT {id} FROM {name} s WHERE {of_subject} AND {id} IS DISTINCT FROM $2::text LIMIT $3::bigint"
+            )
+            .into(),
+            delete_token: format!("DELETE FROM {name} s WHERE {}", named(1)).into(),
+            // Only who has the token can ask for it by name; for anybody else all are looked through.
+            delete_session: format!("DELETE FROM {name} s WHERE {id} = $1::text").into(),
+            delete_listed: format!("DELETE FROM {name} s WHERE {of_subject} AND {id} = ANY ($2::text[])").into(),
             // Rows that others delete just then don't make a batch look like the last one.
             delete_some: format!(
                 "DELETE FROM {name} WHERE ctid = ANY (ARRAY(SELECT s.ctid FROM {name} s LIMIT $1::bigint FOR UPDATE))"
@@ -191,20 +179,5 @@ impl Instant {
             Form::TimestampTz => instant,
             Form::Millis => millis.to_owned(),
         }
-    }
-}
-
-impl Choices {
-    /// The statement for these, and what it is given: the one value, and the id that stays.
-    pub(super) fn of(&self, rows: &Rows) -> Option<(Arc<str>, String, Option<String>)> {
-        Some(match rows {
-            Rows::Token(token) => {
-                let token = std::str::from_utf8(token.expose()).unwrap_or_default();
-                (Arc::clone(&self.token), token.to_owned(), None)
-            }
-            Rows::Session(id) => (Arc::clone(&self.session), id.clone(), None),
-            Rows::Subject { subject, except } => (Arc::clone(&self.subject), subject.clone(), except.clone()),
-            Rows::All => return None,
-        })
     }
 }

@@ -6,6 +6,7 @@ use crate::verify::{Bounds, RowTimes, Rows, SessionRow, SessionTable, TableError
 use parking_lot::Mutex;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior, params};
+use std::collections::HashSet;
 use std::fmt;
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
@@ -120,7 +121,8 @@ fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, TableErr
 struct Statements {
     find: String,
     extend: String,
-    select: String,
+    tokens: String,
+    of_subject: String,
     delete: String,
     delete_all: String,
     purge: String,
@@ -190,7 +192,10 @@ impl Statements {
                  WHERE {token} = ?1 AND {token} = ?1 COLLATE BINARY AND {instant} > ?3 AND {instant} <= ?4",
                 instant = instant("s", &expires),
             ),
-            select: format!("SELECT s.{token} FROM {name} s"),
+            tokens: format!("SELECT {token} FROM {name}"),
+            of_subject: format!(
+                "SELECT {token} FROM {name} WHERE {user} = ?1 AND {user} = ?1 COLLATE BINARY"
+            ),
             delete: format!("DELETE FROM {name} WHERE {token} = ?1 AND {token} = ?1 COLLATE BINARY"),
             delete_all: format!("DELETE FROM {name}"),
             purge: {
@@ -208,38 +213,24 @@ impl Statements {
     }
 }
 
-/// The tokens of these rows.
-fn chosen(connection: &Connection, file: &File, rows: &Rows) -> Result<Vec<String>, TableError> {
-    let layout = &file.layout;
-    let select = &file.statements.select;
-    let by = |column: &str, value: &str| {
-        let column = quoted(column);
-        let text = format!("{select} WHERE s.{column} = ?1 AND s.{column} = ?1 COLLATE BINARY");
-        let mut statement = connection.prepare_cached(&text).map_err(told)?;
-        let found = statement.query_map([value], |row| row.get(0)).map_err(told)?;
-        found.collect::<Result<Vec<String>, _>>().map_err(told)
-    };
-    match rows {
-        Rows::Token(token) => by(&layout.token, std::str::from_utf8(token.expose()).unwrap_or_default()),
-        // Only who has the token can ask for it by name; for anybody else all are looked through.
-        Rows::Session(id) => {
-            let mut statement = connection.prepare_cached(select).map_err(told)?;
-            let mut found = statement.query([]).map_err(told)?;
-            while let Some(row) = found.next().map_err(told)? {
-                let token: String = row.get(0).map_err(told)?;
-                if session_id(&token) == *id {
-                    return Ok(vec![token]);
-                }
-            }
-            Ok(Vec::new())
+/// The tokens of a subject.
+fn of_subject(connection: &Connection, file: &File, subject: &str) -> Result<Vec<String>, TableError> {
+    let mut statement = connection.prepare_cached(&file.statements.of_subject).map_err(told)?;
+    let found = statement.query_map([subject], |row| row.get(0)).map_err(told)?;
+    found.collect::<Result<_, _>>().map_err(told)
+}
+
+/// The token of this id. Only who has the token can ask for it by name; for anybody else all are looked through.
+fn of_id(connection: &Connection, file: &File, id: &str) -> Result<Option<String>, TableError> {
+    let mut statement = connection.prepare_cached(&file.statements.tokens).map_err(told)?;
+    let mut found = statement.query([]).map_err(told)?;
+    while let Some(row) = found.next().map_err(told)? {
+        let token: String = row.get(0).map_err(told)?;
+        if session_id(&token) == id {
+            return Ok(Some(token));
         }
-        Rows::Subject { subject, except } => {
-            let mut found = by(&layout.user, subject)?;
-            found.retain(|token| Some(session_id(token)) != *except);
-            Ok(found)
-        }
-        Rows::All => Ok(Vec::new()),
     }
+    Ok(None)
 }
 
 #[tonic::async_trait]
@@ -272,31 +263,46 @@ impl SessionTable for SqliteTable {
         .await
     }
 
-    async fn list(&self, rows: &Rows, limit: u32) -> Result<Vec<String>, TableError> {
-        let rows = rows.clone();
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    async fn list(
+        &self,
+        subject: &str,
+        except: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, TableError> {
+        let (subject, except) = (subject.to_owned(), except.map(str::to_owned));
         self.ask(move |connection, file| {
-            let found = chosen(connection, file, &rows)?;
-            Ok(found.iter().take(limit).map(|token| session_id(token)).collect())
+            let ids = of_subject(connection, file, &subject)?.into_iter().map(|token| session_id(&token));
+            Ok(ids.filter(|id| except.as_ref() != Some(id)).take(limit).collect())
         })
         .await
     }
 
-    async fn delete(&self, rows: &Rows) -> Result<Vec<String>, TableError> {
+    async fn delete(&self, rows: &Rows) -> Result<(), TableError> {
         let rows = rows.clone();
         self.ask(move |connection, file| {
             let change =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
-            if matches!(rows, Rows::All) {
-                change.execute(&file.statements.delete_all, []).map_err(told)?;
-            }
-            let found = chosen(&change, file, &rows)?;
-            for token in &found {
+            let tokens = match rows {
+                Rows::Token(token) => {
+                    vec![std::str::from_utf8(token.expose()).unwrap_or_default().to_owned()]
+                }
+                Rows::Session(id) => of_id(&change, file, &id)?.into_iter().collect(),
+                Rows::Listed { subject, sessions } => {
+                    let listed: HashSet<String> = sessions.into_iter().collect();
+                    let mut tokens = of_subject(&change, file, &subject)?;
+                    tokens.retain(|token| listed.contains(&session_id(token)));
+                    tokens
+                }
+                Rows::All => {
+                    change.execute(&file.statements.delete_all, []).map_err(told)?;
+                    Vec::new()
+                }
+            };
+            for token in &tokens {
                 let mut delete = change.prepare_cached(&file.statements.delete).map_err(told)?;
                 delete.execute([token]).map_err(told)?;
             }
-            change.commit().map_err(told)?;
-            Ok(found.iter().map(|token| session_id(token)).collect())
+            change.commit().map_err(told)
         })
         .await
     }
@@ -312,8 +318,8 @@ impl SessionTable for SqliteTable {
 
     async fn look(&self) -> Result<(), TableError> {
         self.ask(|connection, file| {
-            let Statements { find, extend, select, delete, delete_all, purge } = &file.statements;
-            for text in [find, extend, select, delete, delete_all, purge] {
+            let Statements { find, extend, tokens, of_subject, delete, delete_all, purge } = &file.statements;
+            for text in [find, extend, tokens, of_subject, delete, delete_all, purge] {
                 connection.prepare(text).map_err(|error| TableError::Malformed(error.to_string()))?;
             }
             if connection.is_readonly("main").unwrap_or(true) {

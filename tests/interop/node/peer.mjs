@@ -1,5 +1,4 @@
 // The libraries' own side: reads one JSON request a line, answers one JSON line each, in order.
-import { createInterface } from "node:readline";
 import * as authjs from "authjs/jwt";
 import nextauth from "next-auth/jwt";
 import { verifyJwt } from "@clerk/backend/jwt";
@@ -7,6 +6,7 @@ import { verifyJwt } from "@clerk/backend/jwt";
 import { SessionStore as AuthjsStore } from "./node_modules/authjs/lib/utils/cookie.js";
 import { SessionStore as NextauthStore } from "./node_modules/next-auth/core/lib/cookie.js";
 import { __experimental_JWTPayloadToAuthObjectProperties as granted } from "./node_modules/@clerk/shared/dist/jwtPayloadParser.mjs";
+import { serve } from "./requests.mjs";
 
 const library = { 5: authjs, 4: nextauth };
 const quiet = { debug() {}, error() {}, warn() {} };
@@ -43,13 +43,4 @@ function cookies(header) {
   return Object.fromEntries(header.split("; ").map((pair) => pair.split(/=(.*)/s).slice(0, 2)));
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
-  const request = JSON.parse(line);
-  let answer;
-  try {
-    answer = { ok: await answers[request.ask](request) };
-  } catch (error) {
-    answer = { error: String(error?.code ?? error?.message ?? error) };
-  }
-  process.stdout.write(`${JSON.stringify(answer)}\n`);
-}
+await serve(answers, (error) => error?.code ?? error?.message ?? error);

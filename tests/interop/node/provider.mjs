@@ -1,9 +1,9 @@
 // A certified OpenID provider (oidc-provider) as a live issuer on loopback. Reads one JSON request a line and answers
 // one line each, in order.
 import { createServer } from "node:http";
-import { createInterface } from "node:readline";
 import { exportJWK, generateKeyPair } from "jose";
 import Provider from "oidc-provider";
+import { serve } from "./requests.mjs";
 
 console.warn = console.info = () => {};
 const audience = "https://orders.example.com";
@@ -107,15 +107,6 @@ const answers = {
   requests: () => requests,
 };
 
-for await (const line of createInterface({ input: process.stdin })) {
-  const request = JSON.parse(line);
-  let answer;
-  try {
-    answer = { ok: await answers[request.ask](request) };
-  } catch (error) {
-    answer = { error: String(error?.stack ?? error) };
-  }
-  process.stdout.write(`${JSON.stringify(answer)}\n`);
-}
+await serve(answers);
 server.closeAllConnections();
 server.close();

@@ -1,9 +1,9 @@
 // An application with Auth.js' strategy `database` over Postgres: the library itself logs people in, reads their sessions
 // and logs them out. Reads one JSON request a line and answers one line each, in order.
-import { createInterface } from "node:readline";
 import { Auth } from "authjs";
 import PostgresAdapter from "@auth/pg-adapter";
 import pg from "pg";
+import { serve } from "./requests.mjs";
 
 const origin = "http://127.0.0.1:3000";
 const cookie = "authjs.session-token";
@@ -65,14 +65,5 @@ const answers = {
   logout: async ({ token }) => (await submit("/signout", {}, { [cookie]: token })).response.status,
 };
 
-for await (const line of createInterface({ input: process.stdin })) {
-  const request = JSON.parse(line);
-  let answer;
-  try {
-    answer = { ok: await answers[request.ask](request) };
-  } catch (error) {
-    answer = { error: String(error?.stack ?? error) };
-  }
-  process.stdout.write(`${JSON.stringify(answer)}\n`);
-}
+await serve(answers);
 await pool?.end();

@@ -1,5 +1,6 @@
 //! Opaque tokens, judged by an introspection endpoint: an HTTP server of the tests that notes what it is asked.
 
+use crate::issuer::serve_http;
 use crate::support::{
     Home, START, Sidecar, as_caller, assert_denied, assert_refused, eventually, verify_request,
 };
@@ -11,15 +12,11 @@ use countersign::grpc::v1::{Consistency, CredentialKind, RevokeRequest, VerifyRe
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
@@ -51,10 +48,7 @@ impl Endpoint {
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    endpoint: Arc<Endpoint>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, endpoint: Arc<Endpoint>) -> Response<Full<Bytes>> {
     let authorization =
         request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     assert_eq!(request.headers()[header::CONTENT_TYPE], "application/x-www-form-urlencoded");
@@ -67,7 +61,7 @@ async fn answer(
     endpoint.let_through.add_permits(1);
     if revokes {
         let (status, body) = endpoint.revoking.lock().clone();
-        return Ok(Response::builder().status(status).body(Full::from(body)).unwrap());
+        return Response::builder().status(status).body(Full::from(body)).unwrap();
     }
     let (status, body) = endpoint
         .answers
@@ -75,7 +69,7 @@ async fn answer(
         .get(&token)
         .cloned()
         .unwrap_or((StatusCode::OK, r#"{"active":false}"#.to_owned()));
-    Ok(Response::builder().status(status).body(Full::from(body)).unwrap())
+    Response::builder().status(status).body(Full::from(body)).unwrap()
 }
 
 struct World {
@@ -94,26 +88,13 @@ impl World {
 
     /// With further settings of the client.
     async fn start_as(auth: &str, more: &str) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let endpoint = Arc::new(Endpoint {
             answers: Mutex::default(),
             asked: Mutex::default(),
             revoking: Mutex::new((StatusCode::OK, String::new())),
             let_through: Semaphore::new(1),
         });
-        let serving = Arc::clone(&endpoint);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let endpoint = Arc::clone(&serving);
-                tokio::spawn(async move {
-                    let service = service_fn(|request| answer(request, Arc::clone(&endpoint)));
-                    let _ended = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
+        let address = serve_http(Arc::clone(&endpoint), answer).await;
         let more = more.replace("ADDRESS", &address.to_string());
         let home = Home::new();
         std::fs::write(home.path("client.secret"), "s3cret:/+\n").unwrap();

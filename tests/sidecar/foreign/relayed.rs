@@ -1,6 +1,7 @@
 //! Refreshes relayed to an issuer's token endpoint: an HTTP server of the tests that rotates, and that ends a session whose
 //! refresh token it sees twice.
 
+use crate::issuer::serve_http;
 use crate::mint::{Claims, Key, LOGIN, jwks};
 use crate::support::{Home, START, Sidecar, as_caller, assert_denied, assert_refused};
 use bytes::Bytes;
@@ -10,15 +11,11 @@ use countersign::grpc::v1::{RefreshRequest, RefreshResponse, RevokeRequest, Sess
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -57,10 +54,7 @@ impl Endpoint {
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    endpoint: Arc<Endpoint>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, endpoint: Arc<Endpoint>) -> Response<Full<Bytes>> {
     assert_eq!(request.headers()[header::CONTENT_TYPE], "application/x-www-form-urlencoded");
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let form = String::from_utf8(body.to_vec()).unwrap();
@@ -70,7 +64,7 @@ async fn answer(
         Some((status, body)) => (status, body.to_owned()),
         None => endpoint.rotate(&form),
     };
-    Ok(Response::builder().status(status).body(Full::from(body)).unwrap())
+    Response::builder().status(status).body(Full::from(body)).unwrap()
 }
 
 struct World {
@@ -83,8 +77,6 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let key = Key::ed25519("k1");
         let home = Home::new();
         std::fs::write(home.path("jwks.json"), jwks([&key])).unwrap();
@@ -95,18 +87,7 @@ impl World {
             rotations: Mutex::default(),
             key,
         });
-        let serving = Arc::clone(&endpoint);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let endpoint = Arc::clone(&serving);
-                tokio::spawn(async move {
-                    let service = service_fn(|request| answer(request, Arc::clone(&endpoint)));
-                    let _ended = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
+        let address = serve_http(Arc::clone(&endpoint), answer).await;
         let sections = format!(
             "issuers:\n  - issuer: {LOGIN}\n    audiences: [shop]\n    algorithms: [EdDSA]\n    \
              keys: {{jwks_file: {}}}\n    client: {{id: shop, secret_file: {}, timeout: 1s}}\n    \
