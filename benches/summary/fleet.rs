@@ -3,7 +3,7 @@
 
 use crate::engines::{Postgres, Redis, fresh_namespace};
 use crate::report::Report;
-use crate::servers::Server;
+use crate::servers::{Server, processor_time};
 use crate::{load::Address, median, percentile, servers};
 use countersign::clock::{Clock, Timestamp};
 use countersign::grpc::v1::session_service_client::SessionServiceClient;
@@ -360,24 +360,6 @@ async fn postgres_transactions(server: &Postgres) -> f64 {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let sql = "SELECT (xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname = 'postgres'";
     client.query_one(sql, &[]).await.unwrap().get(0)
-}
-
-/// Seconds of processor time of a process and its children.
-fn processor_time(pid: i32) -> f64 {
-    let of = |pid: i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields: Vec<f64> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .map(|field| field.parse().unwrap_or(0.0))
-            .collect();
-        fields.get(11..13).map_or(0.0, |times| times.iter().sum::<f64>())
-    };
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
-    (of(pid) + children.map(of).sum::<f64>()) / 100.0
 }
 
 /// Logins and refreshes a second, 64 at once at one sidecar.

@@ -33,6 +33,8 @@ use report::Report;
 use servers::{Server, World};
 use std::time::Duration;
 
+/// Different tokens, all cached.
+const TOKENS: usize = 100_000;
 /// Calls in one turn.
 const CALLS: usize = 150_000;
 const TURNS: usize = 7;
@@ -76,7 +78,7 @@ fn measure() {
         cold(&mut report);
         start_up(&world, &mut report);
     }
-    let bodies = tokens::verify_bodies(&world);
+    let bodies = tokens::verify_bodies(&world, TOKENS);
     warm(&world, &bodies, &mut report);
     drop((world, bodies));
     kinds::measure(&mut report);

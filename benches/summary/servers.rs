@@ -27,6 +27,11 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::serving("verify")
+    }
+
+    /// Whose sidecars answer these calls.
+    pub fn serving(calls: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let key = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
         let der: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
@@ -37,7 +42,7 @@ impl World {
         std::fs::write(directory.path().join("issuer.pem"), pem).unwrap();
         let folder = directory.path().display();
         let config = format!(
-            "api:\n  tcp: 127.0.0.1:0\n  unix: {folder}/run/api.sock\n  workers: 1\n  serve: [verify, check]\n\
+            "api:\n  tcp: 127.0.0.1:0\n  unix: {folder}/run/api.sock\n  workers: 1\n  serve: [{calls}]\n\
              ops:\n  address: 127.0.0.1:0\nstore: sqlite:{folder}/store.db\n\
              cache:\n  max_entries: 120000\ndenylist:\n  max_entries: 1200000\n\
              issuers:\n  - issuer: https://issuer.example.com\n    keys: {{pem_file: {folder}/issuer.pem}}\n    \
@@ -50,7 +55,7 @@ impl World {
     /// The same sidecar without a cache, with a store and a socket of its own in this directory.
     pub fn without_cache(&self, home: &TempDir) -> Server {
         let text = std::fs::read_to_string(self.directory.path().join("countersign.yaml")).unwrap();
-        let text = text.replace("max_entries: 120000", "max_entries: 0");
+        let text = text.replace("cache:\n  max_entries: 120000\n", "cache:\n  max_entries: 0\n");
         let (from, to) = (self.directory.path().join("store.db"), home.path().join("store.db"));
         let text = text.replace(from.to_str().unwrap(), to.to_str().unwrap());
         let file = home.path().join("countersign.yaml");
@@ -170,6 +175,11 @@ impl Server {
         pages * rustix::param::page_size() as f64 / 1024.0 / 1024.0
     }
 
+    /// Seconds of processor time so far.
+    pub fn processor_time(&self) -> f64 {
+        processor_time(self.child.id().cast_signed())
+    }
+
     /// A real client's call is accepted.
     pub fn check(&self, body: &[u8]) {
         let Address::Tcp(address) = &self.tcp else { return };
@@ -208,6 +218,24 @@ pub fn tuned_says(word: &str) -> String {
     let output = pinned(&tuned()).arg(word).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Seconds of processor time of a process and its children.
+pub fn processor_time(pid: i32) -> f64 {
+    let of = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields: Vec<f64> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .map(|field| field.parse().unwrap_or(0.0))
+            .collect();
+        fields.get(11..13).map_or(0.0, |times| times.iter().sum::<f64>())
+    };
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    (of(pid) + children.map(of).sum::<f64>()) / 100.0
 }
 
 /// The load client stays on the other core.

@@ -1,4 +1,4 @@
-//! A hundred thousand different tokens of about 800 bytes, with about 300 bytes of claims.
+//! Different tokens of about 800 bytes, with about 300 bytes of claims.
 
 use crate::servers::World;
 use aws_lc_rs::rand::SystemRandom;
@@ -8,11 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::grpc::v1::{VerifyRequest, VerifyStreamRequest};
 use prost::Message;
 
-const COUNT: usize = 100_000;
-
 /// Encoded VerifyRequests, a token each.
-pub fn verify_bodies(world: &World) -> Vec<Vec<u8>> {
-    let half = |odd: usize| (0..COUNT / 2).map(move |number| number * 2 + odd);
+pub fn verify_bodies(world: &World, count: usize) -> Vec<Vec<u8>> {
+    let half = |odd: usize| (0..count / 2).map(move |number| number * 2 + odd);
     std::thread::scope(|scope| {
         let [one, other] = [0, 1].map(|odd| {
             scope.spawn(move || half(odd).map(|number| verify_body(world, number)).collect::<Vec<_>>())

@@ -38,11 +38,11 @@ pub(super) fn encode(config: &Config) -> Encode {
 
 fn check_told(settings: &config::ExtAuthz) -> check::Told {
     check::Told {
-        settings: check::Settings {
-            header_prefix: settings.header_prefix.clone(),
-            claims_header: settings.claims_header,
-            realm: settings.realm.clone(),
-        },
+        settings: check::Settings::new(
+            settings.header_prefix.clone(),
+            settings.claims_header,
+            settings.realm.clone(),
+        ),
         route: check::Route {
             audiences: settings.audiences.clone(),
             scopes: settings.scopes.clone(),

@@ -7,16 +7,17 @@
 use crate::grpc::callers::Peer;
 use crate::grpc::listener::{Accepted, Listener};
 use crate::grpc::tls::TlsSource;
-use crate::grpc::wire::Wire;
+use crate::grpc::wire::{Outlet, Wire};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -160,24 +161,24 @@ async fn greet<A: Answer>(
             let stream = tokio::net::TcpStream::from_std(stream)?;
             match tls {
                 None => {
-                    let wire = hello.within(Wire::accept(stream)).await?;
-                    converse(wire, Peer::default(), answer, settings, cancel).await
+                    let (wire, outlet) = hello.within(Wire::accept(stream)).await?;
+                    converse(wire, outlet, Peer::default(), answer, settings, cancel).await
                 }
                 Some(tls) => {
                     let greeted = async {
                         let (stream, certificate_names) = tls.accept(stream).await?;
                         Ok::<_, io::Error>((Wire::accept(stream).await?, certificate_names))
                     };
-                    let (wire, certificate_names) = hello.within(greeted).await?;
+                    let ((wire, outlet), certificate_names) = hello.within(greeted).await?;
                     let peer = Peer { certificate_names, ..Peer::default() };
-                    converse(wire, peer, answer, settings, cancel).await
+                    converse(wire, outlet, peer, answer, settings, cancel).await
                 }
             }
         }
         Accepted::Unix(stream, uid) => {
             let stream = tokio::net::UnixStream::from_std(stream)?;
-            let wire = hello.within(Wire::accept(stream)).await?;
-            converse(wire, Peer { uid, ..Peer::default() }, answer, settings, cancel).await
+            let (wire, outlet) = hello.within(Wire::accept(stream)).await?;
+            converse(wire, outlet, Peer { uid, ..Peer::default() }, answer, settings, cancel).await
         }
     }
 }
@@ -202,6 +203,7 @@ impl Hello<'_> {
 /// Serves calls until the peer leaves, the connection is too old or the sidecar drains.
 async fn converse<S, A>(
     wire: hyper_util::rt::TokioIo<Wire<S>>,
+    outlet: Outlet<S>,
     peer: Peer,
     answer: A,
     settings: &Settings,
@@ -229,19 +231,35 @@ where
     let mut connection = pin!(connection);
     let age = tokio::time::sleep(jittered(settings.max_connection_age));
     let leave = tokio::select! {
-        done = connection.as_mut() => return done.map_err(io::Error::other),
+        done = sending(connection.as_mut(), &outlet) => return done,
         () = cancel.cancelled() => None,
         () = age => Some(AGE_GRACE),
     };
     leaving.cancel();
     connection.as_mut().graceful_shutdown();
     match leave {
-        None => connection.await.map_err(io::Error::other),
+        None => sending(connection, &outlet).await,
         Some(grace) => tokio::select! {
-            done = connection.as_mut() => done.map_err(io::Error::other),
+            done = sending(connection, &outlet) => done,
             () = tokio::time::sleep(grace) => Ok(()),
         },
     }
+}
+
+/// The connection; and whenever it pauses, what it wrote is sent.
+fn sending<S, C>(mut connection: Pin<&mut C>, outlet: &Outlet<S>) -> impl Future<Output = io::Result<()>>
+where
+    S: AsyncWrite + Unpin,
+    C: Future<Output = hyper::Result<()>>,
+{
+    poll_fn(move |context| {
+        let done = connection.as_mut().poll(context);
+        match (done, outlet.poll_send(context)) {
+            (Poll::Ready(done), _) => Poll::Ready(done.map_err(io::Error::other)),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (Poll::Pending, _) => Poll::Pending,
+        }
+    })
 }
 
 /// Within a tenth of `age`, so that connections made together don't all come back together.

@@ -13,6 +13,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -27,16 +28,41 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b',').add(b'"');
 /// How identities are told to services behind a proxy.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What the names of their headers begin with, lower case.
-    pub header_prefix: String,
-    /// Whether all claims are told, too.
-    pub claims_header: bool,
-    /// The realm of a challenge (RFC 9110 §11.5).
-    pub realm: String,
+    header_prefix: String,
+    claims_header: bool,
+    realm: String,
+    /// The names that no request may bring whoever it is from, as the end of an encoded answer.
+    alike: Arc<[u8]>,
+    /// A whole encoded answer.
+    nobody: Arc<[u8]>,
 }
 
 impl Settings {
-    /// Goes on, known as this; encoded, because it is the same for every request with this credential.
+    /// `header_prefix`: what the names of identity headers begin with, lower case. `claims_header`: whether all claims are
+    /// told in one, too. `realm`: that of a challenge (RFC 9110 §11.5).
+    #[must_use]
+    pub fn new(header_prefix: String, claims_header: bool, realm: String) -> Self {
+        // A framework might take them for one of the names that are set. Messages concatenate: these are added to an answer's own.
+        let names = all().flat_map(|of| spellings(&format!("{header_prefix}{of}")));
+        let ok_response = OkHttpResponse { headers_to_remove: names.collect(), ..OkHttpResponse::default() };
+        let end = CheckResponse { ok_response: Some(ok_response), ..CheckResponse::default() };
+        let alike: Arc<[u8]> = end.encode_to_vec().into();
+        let settings = Self { header_prefix, claims_header, realm, alike, nobody: Arc::default() };
+        let nobody = [&settings.on(&[], None).encode_to_vec(), &*settings.alike].concat().into();
+        Self { nobody, ..settings }
+    }
+
+    /// The end of every answer that lets somebody go on.
+    pub(super) fn alike(&self) -> Arc<[u8]> {
+        Arc::clone(&self.alike)
+    }
+
+    /// Goes on, known as nobody; encoded.
+    pub(super) fn nobody(&self) -> Arc<[u8]> {
+        Arc::clone(&self.nobody)
+    }
+
+    /// Goes on, known as this; encoded but for its end, because it is the same for every request with this credential.
     #[must_use]
     pub fn allowed(&self, answer: &[u8]) -> Box<[u8]> {
         // Our own encoding decodes. Where it did not, an answer would allow without an identity.
@@ -60,24 +86,18 @@ impl Settings {
         self.on(&identity, Some(metadata(&said))).encode_to_vec().into()
     }
 
-    /// Goes on, known as nobody.
-    pub(super) fn anonymous(&self) -> CheckResponse {
-        self.on(&[], None)
-    }
-
+    /// But for its end.
     fn on(&self, identity: &[(&str, String)], dynamic_metadata: Option<Struct>) -> CheckResponse {
         let name = |of: &str| format!("{}{of}", self.header_prefix);
         let headers = identity.iter().map(|(of, value)| header(&name(of), value)).collect();
-        // What is not set is taken out, and so is what a framework might take for one of these. A name in both lists would be gone.
+        // What is not set is taken out. A name in both lists would be gone.
         let is_set = |of: &str| identity.iter().any(|(set, _)| *set == of);
-        let all = || IDENTITY.into_iter().chain([CLAIMS]);
         let unset = all().filter(|of| !is_set(of)).map(name);
-        let alike = all().map(name).flat_map(|name| spellings(&name));
         CheckResponse {
             status: Some(decided(Code::Ok)),
             ok_response: Some(OkHttpResponse {
                 headers,
-                headers_to_remove: unset.chain(alike).collect(),
+                headers_to_remove: unset.collect(),
                 response_headers_to_add: Vec::new(),
             }),
             denied_response: None,
@@ -150,6 +170,11 @@ impl Settings {
         }
         format!("{realm}, error=\"invalid_token\"")
     }
+}
+
+/// All that an identity's headers may say.
+fn all() -> impl Iterator<Item = &'static str> {
+    IDENTITY.into_iter().chain([CLAIMS])
 }
 
 /// A name in every spelling with underscores: to many frameworks they are all the same header.
@@ -231,11 +256,7 @@ mod tests {
     use crate::token::{Action, Reason};
 
     fn settings() -> Settings {
-        Settings {
-            header_prefix: "x-countersign-".to_owned(),
-            claims_header: false,
-            realm: "shop".to_owned(),
-        }
+        Settings::new("x-countersign-".to_owned(), false, "shop".to_owned())
     }
 
     fn accepted() -> VerifyResponse {
@@ -251,7 +272,8 @@ mod tests {
     }
 
     fn on(settings: &Settings, said: &VerifyResponse) -> CheckResponse {
-        CheckResponse::decode(&*settings.allowed(&said.encode_to_vec())).unwrap()
+        let begun = settings.allowed(&said.encode_to_vec());
+        CheckResponse::decode(&*[&*begun, &*settings.alike()].concat()).unwrap()
     }
 
     fn named<'h>(headers: &'h [HeaderValueOption], name: &str) -> Option<&'h str> {
@@ -280,10 +302,12 @@ mod tests {
     #[test]
     fn what_is_not_set_is_removed_and_nothing_is_in_both_lists() {
         for claims_header in [false, true] {
-            let settings = Settings { claims_header, ..settings() };
-            let whole = on(&settings, &accepted()).ok_response.unwrap();
-            let nobody = settings.anonymous().ok_response.unwrap();
-            for response in [&whole, &nobody] {
+            let settings = Settings::new("x-countersign-".to_owned(), claims_header, "shop".to_owned());
+            let known = on(&settings, &accepted()).ok_response.unwrap();
+            let nobody = CheckResponse::decode(&*settings.nobody()).unwrap();
+            assert_eq!(nobody.status.unwrap().code, 0);
+            let nobody = nobody.ok_response.unwrap();
+            for response in [&known, &nobody] {
                 let set: Vec<_> =
                     response.headers.iter().map(|option| &option.header.as_ref().unwrap().key).collect();
                 let removed = &response.headers_to_remove;
@@ -301,7 +325,7 @@ mod tests {
                 }
             }
             assert!(nobody.headers.is_empty());
-            assert_eq!(named(&whole.headers, "x-countersign-claims").is_some(), claims_header);
+            assert_eq!(named(&known.headers, "x-countersign-claims").is_some(), claims_header);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::grpc::{cookies, status, token};
 use crate::ops::metrics::{DENIED, UNDECIDED};
 use crate::token::{Action, Reason};
 use crate::verify::{Acceptance, Consistency, Demands, Verdict};
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes};
 use futures_util::future::Either;
 use prost::Message;
 use request::{Authorization, CheckRequest};
@@ -58,13 +58,14 @@ pub(super) struct CheckCall<'a> {
     pub(super) deadline: Duration,
 }
 
-impl<'a> UnaryService<Result<CheckRequest, Undecodable>> for CheckCall<'a> {
+impl<'a> UnaryService<CheckMessage> for CheckCall<'a> {
     type Response = CheckAnswer;
     type Future = Either<Ready<Result<Response<CheckAnswer>, Status>>, Answering<'a>>;
 
-    fn call(&mut self, request: Request<Result<CheckRequest, Undecodable>>) -> Self::Future {
+    fn call(&mut self, request: Request<CheckMessage>) -> Self::Future {
         let (parts, deadline) = (self.parts, self.deadline);
-        let Ok(request) = request.into_inner() else {
+        let message = request.into_inner();
+        let Ok(request) = CheckRequest::read(&message.0) else {
             let odd = status::bad_call("", "the message does not decode as its type");
             return Either::Left(ready(Err(odd)));
         };
@@ -97,13 +98,13 @@ struct Check<'r> {
 
 impl<'r> Check<'r> {
     /// `Err` where the answer is known already.
-    fn of(parts: &'r Parts, request: &'r CheckRequest) -> Result<Self, CheckAnswer> {
+    fn of(parts: &'r Parts, request: &'r CheckRequest<'_>) -> Result<Self, CheckAnswer> {
         let told = &parts.settings.check;
         let is_grpc = request.is_grpc;
         let refused = |reason, refusal: &Status| {
             let result = if reason == Reason::BadCall { UNDECIDED } else { DENIED };
             parts.metrics.verify_refused(result, reason, "", Duration::ZERO);
-            Err(CheckAnswer::told(told.settings.refused(refusal, &[], true, is_grpc)))
+            Err(CheckAnswer::refused(told.settings.refused(refusal, &[], true, is_grpc)))
         };
         let route = match told.route.with(&request.demands) {
             Ok(route) => route,
@@ -119,7 +120,7 @@ impl<'r> Check<'r> {
                 return refused(Reason::BadCall, &refusal);
             }
         };
-        let bearer = match &request.authorization {
+        let bearer = match request.authorization {
             // Which of them would count, another reader may see otherwise.
             Authorization::Several => {
                 return refused(Reason::Malformed, &status::status(Reason::Malformed, Action::None, None));
@@ -132,7 +133,7 @@ impl<'r> Check<'r> {
             None => cookie(parts, &request.cookies, &route.cookies),
         };
         match found {
-            None if route.optional => Err(CheckAnswer::told(told.settings.anonymous())),
+            None if route.optional => Err(CheckAnswer::Nobody(told.settings.nobody())),
             found => {
                 let shown = found.is_some();
                 let (name, token) = found.unwrap_or_default();
@@ -181,15 +182,15 @@ impl<'r> Check<'r> {
         let settings = &parts.settings.check.settings;
         match result {
             Ok(Verdict { acceptance, .. }) if !acceptance.told_to_proxies().is_empty() => {
-                CheckAnswer::Allowed(acceptance)
+                CheckAnswer::Known(acceptance, settings.alike())
             }
             // Never: it is made with the acceptance. But an empty answer allows.
             Ok(_) => {
                 let defect = status::status(Reason::InternalError, Action::None, None);
-                CheckAnswer::told(settings.refused(&defect, &[], self.shown, self.is_grpc))
+                CheckAnswer::refused(settings.refused(&defect, &[], self.shown, self.is_grpc))
             }
             Err(refusal) => {
-                CheckAnswer::told(settings.refused(&refusal, &self.route.scopes, self.shown, self.is_grpc))
+                CheckAnswer::refused(settings.refused(&refusal, &self.route.scopes, self.shown, self.is_grpc))
             }
         }
     }
@@ -198,18 +199,20 @@ impl<'r> Check<'r> {
 impl Route {
     /// This one with what a route says in its place; an empty value unsays what the virtual host said. `Err` names what
     /// is not understood: nothing that a route demands is overlooked.
-    fn with(&self, demands: &[(String, String)]) -> Result<Cow<'_, Self>, String> {
+    fn with(&self, demands: &[(&str, &str)]) -> Result<Cow<'_, Self>, String> {
         if demands.is_empty() {
             return Ok(Cow::Borrowed(self));
         }
         let mut route = self.clone();
-        for (key, value) in demands {
+        for &(key, value) in demands {
             // A value of nothing but separators demands something that nobody can read.
             let words = || {
                 let words = value.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_owned);
-                Some(words.collect::<Vec<_>>()).filter(|words| !words.is_empty()).ok_or_else(|| key.clone())
+                Some(words.collect::<Vec<_>>())
+                    .filter(|words| !words.is_empty())
+                    .ok_or_else(|| key.to_owned())
             };
-            match (key.as_str(), value.as_str()) {
+            match (key, value) {
                 ("audiences" | "scopes" | "cookies" | "consistency" | "authentication", "") => {}
                 ("audiences", _) => route.audiences = words()?,
                 ("scopes", _) => route.scopes = words()?,
@@ -218,7 +221,7 @@ impl Route {
                 ("consistency", "fully_consistent") => route.fully_consistent = true,
                 ("authentication", "required") => route.optional = false,
                 ("authentication", "optional") => route.optional = true,
-                ("consistency" | "authentication", _) => return Err(key.clone()),
+                ("consistency" | "authentication", _) => return Err(key.to_owned()),
                 // Somebody else's words are not logged: they may be long, or anything.
                 _ => return Err(key.chars().take(40).filter(char::is_ascii_graphic).collect()),
             }
@@ -251,21 +254,22 @@ fn cookie<'r>(parts: &'r Parts, header: &'r str, names: &[String]) -> Option<(Co
 
 /// What a proxy is answered.
 pub(super) enum CheckAnswer {
-    /// Goes on, as it was encoded when the credential was first allowed.
-    Allowed(Arc<Acceptance>),
-    /// Anything else.
-    Told(Box<CheckResponse>),
+    /// Goes on: as it was encoded when the credential was first accepted, and the end that is the same for all.
+    Known(Arc<Acceptance>, Arc<[u8]>),
+    /// Goes on without an identity; encoded.
+    Nobody(Arc<[u8]>),
+    /// Does not go on.
+    Refused(Box<CheckResponse>),
 }
 
 impl CheckAnswer {
-    fn told(response: CheckResponse) -> Self {
-        Self::Told(Box::new(response))
+    fn refused(response: CheckResponse) -> Self {
+        Self::Refused(Box::new(response))
     }
 }
 
-/// The message is none.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Undecodable;
+/// A CheckRequest as it came. It holds credentials, so it shows nothing.
+pub(super) struct CheckMessage(Bytes);
 
 /// Check's codec.
 #[derive(Debug, Default)]
@@ -273,7 +277,7 @@ pub(super) struct CheckCodec;
 
 impl Codec for CheckCodec {
     type Encode = CheckAnswer;
-    type Decode = Result<CheckRequest, Undecodable>;
+    type Decode = CheckMessage;
     type Encoder = Self;
     type Decoder = Self;
 
@@ -287,16 +291,15 @@ impl Codec for CheckCodec {
 }
 
 impl Decoder for CheckCodec {
-    type Item = Result<CheckRequest, Undecodable>;
+    type Item = CheckMessage;
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let message = buf.copy_to_bytes(buf.remaining());
-        Ok(Some(CheckRequest::read(&message).map_err(|_| Undecodable)))
+        Ok(Some(CheckMessage(buf.copy_to_bytes(buf.remaining()))))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER, YIELD)
+        BufferSettings::new(2 * BUFFER, YIELD)
     }
 }
 
@@ -306,17 +309,19 @@ impl Encoder for CheckCodec {
 
     fn encode(&mut self, answer: CheckAnswer, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
         match answer {
-            CheckAnswer::Allowed(acceptance) => {
-                let told = acceptance.told_to_proxies();
-                buf.reserve(told.len());
-                buf.put_slice(told);
+            CheckAnswer::Known(acceptance, end) => {
+                let begun = acceptance.told_to_proxies();
+                buf.reserve(begun.len() + end.len());
+                buf.put_slice(begun);
+                buf.put_slice(&end);
             }
-            CheckAnswer::Told(response) => response.encode_raw(buf),
+            CheckAnswer::Nobody(whole) => buf.put_slice(&whole),
+            CheckAnswer::Refused(response) => response.encode_raw(buf),
         }
         Ok(())
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER, YIELD)
+        BufferSettings::new(2 * BUFFER, YIELD)
     }
 }

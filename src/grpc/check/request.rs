@@ -1,57 +1,68 @@
-//! A CheckRequest as far as a decision rests on it, read straight from its bytes: the headers of no other purpose are passed
-//! over, so they are neither copied nor anywhere to leak from.
+//! A CheckRequest as far as a decision rests on it, read in its bytes and nothing of it copied: the headers of no other purpose
+//! are passed over, so they have nowhere to leak from.
 
 use bytes::Buf;
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use std::borrow::Cow;
 use std::fmt;
 
 /// What a proxy tells of a request.
 #[derive(Default)]
-pub(in crate::grpc) struct CheckRequest {
+pub(super) struct CheckRequest<'m> {
     /// The `authorization` header.
-    pub(super) authorization: Authorization,
+    pub(super) authorization: Authorization<'m>,
     /// The `cookie` headers, as one.
-    pub(super) cookies: String,
+    pub(super) cookies: Cow<'m, str>,
     /// The client speaks gRPC.
     pub(super) is_grpc: bool,
-    /// What the route demands, by key.
-    pub(super) demands: Vec<(String, String)>,
+    /// What the route demands, by key; of several under one key the last counts.
+    pub(super) demands: Vec<(&'m str, &'m str)>,
 }
 
 /// An `authorization` header, or none, or more than there may be.
-#[derive(Default, PartialEq, Eq)]
-pub(super) enum Authorization {
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Authorization<'m> {
     /// There is none.
     #[default]
     None,
     /// One.
-    One(String),
+    One(&'m str),
     /// Several lines, or one that a proxy joined of several, or that is no text: nobody can say which counts.
     Several,
 }
 
-impl fmt::Debug for CheckRequest {
+impl fmt::Debug for CheckRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CheckRequest(…)")
     }
 }
 
+/// The message is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Undecodable;
+
+impl From<DecodeError> for Undecodable {
+    fn from(_: DecodeError) -> Self {
+        Self
+    }
+}
+
 /// Header lines of one of the two forms that Envoy has for them.
 #[derive(Default)]
-struct Lines {
+struct Lines<'m> {
     there: bool,
-    authorization: Vec<Vec<u8>>,
-    cookies: Vec<Vec<u8>>,
+    authorization: Authorization<'m>,
+    cookies: Option<Cow<'m, str>>,
     is_grpc: bool,
 }
 
-impl CheckRequest {
+impl<'m> CheckRequest<'m> {
     /// Reads `envoy.service.auth.v3.CheckRequest`.
     ///
     /// # Errors
     /// Where it is no such message.
-    pub(in crate::grpc) fn read(message: &[u8]) -> Result<Self, DecodeError> {
+    pub(super) fn read(message: &'m [u8]) -> Result<Self, Undecodable> {
         let (mut joined, mut raw) = (Lines::default(), Lines::default());
         let mut demands = Vec::new();
         each(message, |field, attributes| match field {
@@ -77,17 +88,17 @@ impl CheckRequest {
         // Line by line where the proxy gives them so.
         let lines = if raw.there { raw } else { joined };
         Ok(Self {
-            authorization: lines.authorization(),
-            cookies: lines.cookies(),
+            authorization: lines.authorization,
+            cookies: lines.cookies.unwrap_or_default(),
             is_grpc: lines.is_grpc,
             demands,
         })
     }
 }
 
-impl Lines {
+impl<'m> Lines<'m> {
     /// An entry of `map<string, string>`.
-    fn entry(&mut self, entry: &[u8]) -> Result<(), DecodeError> {
+    fn entry(&mut self, entry: &'m [u8]) -> Result<(), Undecodable> {
         let (mut name, mut value) = (&[][..], &[][..]);
         each(entry, |field, bytes| {
             match field {
@@ -102,7 +113,7 @@ impl Lines {
     }
 
     /// A `HeaderValue`: its value is text or bytes.
-    fn header(&mut self, header: &[u8]) -> Result<(), DecodeError> {
+    fn header(&mut self, header: &'m [u8]) -> Result<(), Undecodable> {
         let (mut name, mut text, mut raw) = (&[][..], &[][..], &[][..]);
         each(header, |field, bytes| {
             match field {
@@ -117,77 +128,80 @@ impl Lines {
         Ok(())
     }
 
-    fn take(&mut self, name: &[u8], value: &[u8]) {
+    fn take(&mut self, name: &[u8], value: &'m [u8]) {
         self.there = true;
         if name.eq_ignore_ascii_case(b"authorization") {
-            self.authorization.push(value.to_vec());
+            self.authorization = match self.authorization {
+                Authorization::None => Authorization::of(value),
+                Authorization::One(_) | Authorization::Several => Authorization::Several,
+            };
         } else if name.eq_ignore_ascii_case(b"cookie") {
-            self.cookies.push(value.to_vec());
+            // HTTP/2 splits them by choice (RFC 9113 §8.2.3). Bytes that are no text are some other application's.
+            let line = String::from_utf8_lossy(value);
+            self.cookies = Some(match self.cookies.take() {
+                None => line,
+                Some(before) => Cow::Owned(format!("{before}; {line}")),
+            });
         } else if name.eq_ignore_ascii_case(b"content-type") {
             self.is_grpc |=
                 value.starts_with(b"application/grpc") && !value.starts_with(b"application/grpc-web");
         }
     }
+}
 
+impl<'m> Authorization<'m> {
     /// Envoy joins lines by a comma, which no bearer token has; other schemes' credentials may.
-    fn authorization(&self) -> Authorization {
+    fn of(line: &'m [u8]) -> Self {
         let is_bearer = |part: &str| {
             part.trim_ascii().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer"))
         };
-        match self.authorization.as_slice() {
-            [] => Authorization::None,
-            [one] => match std::str::from_utf8(one) {
-                Ok(text) if text.contains(',') && text.split(',').any(is_bearer) => Authorization::Several,
-                Ok(text) => Authorization::One(text.to_owned()),
-                Err(_) => Authorization::Several,
-            },
-            _ => Authorization::Several,
+        match std::str::from_utf8(line) {
+            Ok(text) if text.contains(',') && text.split(',').any(is_bearer) => Self::Several,
+            Ok(text) => Self::One(text),
+            Err(_) => Self::Several,
         }
-    }
-
-    /// HTTP/2 splits them by choice (RFC 9113 §8.2.3). Bytes that are no text are some other application's.
-    fn cookies(&self) -> String {
-        let texts: Vec<_> = self.cookies.iter().map(|line| String::from_utf8_lossy(line)).collect();
-        texts.join("; ")
     }
 }
 
-fn demand(entry: &[u8]) -> Result<(String, String), DecodeError> {
-    // The usual decoder of a map's entry says what is no text.
-    let (mut key, mut value) = (String::new(), String::new());
-    let mut buf = entry;
-    while buf.has_remaining() {
-        let (field, wire) = decode_key(&mut buf)?;
-        let context = DecodeContext::default();
-        match field {
-            1 => prost::encoding::string::merge(wire, &mut key, &mut buf, context)?,
-            2 => prost::encoding::string::merge(wire, &mut value, &mut buf, context)?,
-            _ => skip_field(wire, field, &mut buf, context)?,
+/// An entry of `map<string, string>` that has to be understood.
+fn demand(mut entry: &[u8]) -> Result<(&str, &str), Undecodable> {
+    let (mut key, mut value) = (&[][..], &[][..]);
+    while entry.has_remaining() {
+        match field(&mut entry)? {
+            (1, Some(bytes)) => key = bytes,
+            (2, Some(bytes)) => value = bytes,
+            (1 | 2, None) => return Err(Undecodable),
+            _ => {}
         }
     }
-    Ok((key, value))
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Undecodable);
+    Ok((text(key)?, text(value)?))
 }
 
 /// Each field of a message that has a length; others are passed over.
-fn each<'b>(
-    mut message: &'b [u8],
-    mut take: impl FnMut(u32, &'b [u8]) -> Result<(), DecodeError>,
-) -> Result<(), DecodeError> {
+fn each<'m>(
+    mut message: &'m [u8],
+    mut take: impl FnMut(u32, &'m [u8]) -> Result<(), Undecodable>,
+) -> Result<(), Undecodable> {
     while message.has_remaining() {
-        let (field, wire) = decode_key(&mut message)?;
-        if wire == WireType::LengthDelimited {
-            let length = usize::try_from(decode_varint(&mut message)?).unwrap_or(usize::MAX);
-            let Some((value, rest)) = message.split_at_checked(length) else {
-                // Says that it breaks off.
-                return skip_field(wire, field, &mut &[1_u8][..], DecodeContext::default());
-            };
-            message = rest;
-            take(field, value)?;
-        } else {
-            skip_field(wire, field, &mut message, DecodeContext::default())?;
+        if let (number, Some(value)) = field(&mut message)? {
+            take(number, value)?;
         }
     }
     Ok(())
+}
+
+/// The next field: its number, and what is in it where it has a length.
+fn field<'m>(message: &mut &'m [u8]) -> Result<(u32, Option<&'m [u8]>), Undecodable> {
+    let (number, wire) = decode_key(message)?;
+    if wire != WireType::LengthDelimited {
+        skip_field(wire, number, message, DecodeContext::default())?;
+        return Ok((number, None));
+    }
+    let length = usize::try_from(decode_varint(message)?).map_err(|_| Undecodable)?;
+    let (value, rest) = message.split_at_checked(length).ok_or(Undecodable)?;
+    *message = rest;
+    Ok((number, Some(value)))
 }
 
 #[cfg(test)]
@@ -223,20 +237,20 @@ mod tests {
         auth::CheckRequest { attributes: Some(attributes) }.encode_to_vec()
     }
 
-    fn read(bytes: &[u8]) -> CheckRequest {
+    fn read(bytes: &[u8]) -> CheckRequest<'_> {
         CheckRequest::read(bytes).unwrap()
     }
 
     #[test]
     fn headers_are_read_in_both_forms_and_raw_ones_before_joined_ones() {
-        let joined =
-            read(&request(&[("authorization", "Bearer a"), ("cookie", "s=1"), ("accept", "x")], &[], &[]));
-        assert!(joined.authorization == Authorization::One("Bearer a".to_owned()));
+        let joined = request(&[("authorization", "Bearer a"), ("cookie", "s=1"), ("accept", "x")], &[], &[]);
+        let joined = read(&joined);
+        assert!(joined.authorization == Authorization::One("Bearer a"));
         assert_eq!(joined.cookies, "s=1");
-        let both = read(&request(&[("authorization", "Bearer a")], &[("Authorization", b"Bearer b")], &[]));
-        assert!(both.authorization == Authorization::One("Bearer b".to_owned()));
-        let none = read(&request(&[("authorization", "Bearer a")], &[("accept", b"x")], &[]));
-        assert!(none.authorization == Authorization::None);
+        let both = request(&[("authorization", "Bearer a")], &[("Authorization", b"Bearer b")], &[]);
+        assert!(read(&both).authorization == Authorization::One("Bearer b"));
+        let none = request(&[("authorization", "Bearer a")], &[("accept", b"x")], &[]);
+        assert!(read(&none).authorization == Authorization::None);
         assert!(read(&[]).authorization == Authorization::None);
     }
 
@@ -298,7 +312,8 @@ mod tests {
             let usual = auth::CheckRequest::decode(bytes.as_slice()).unwrap().attributes.unwrap();
             let read = read(&bytes);
             prop_assert_eq!(&read.cookies, &cookie);
-            let demands: std::collections::HashMap<_, _> = read.demands.into_iter().collect();
+            let demands: std::collections::HashMap<_, _> =
+                read.demands.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             prop_assert_eq!(demands, usual.context_extensions);
         }
 
