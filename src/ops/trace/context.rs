@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName};
 
 /// A list longer than this is dropped whole, as the recommendation allows from 512 characters on.
 const LONGEST_STATE: usize = 512;
+const MOST_MEMBERS: usize = 32;
 const SAMPLED: u8 = 1;
 /// Made once: to make a name of a text for each call would take longer than to look for it.
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -63,7 +64,7 @@ fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// The vendors' list, passed on as it came. One that is too long or not printable ASCII is none.
+/// The vendors' list, passed on as it came. One that is too long or breaks the recommendation's grammar (§3.3.1) is none.
 pub(super) fn state(headers: &HeaderMap) -> String {
     let mut state = String::new();
     for value in headers.get_all(&TRACESTATE) {
@@ -77,7 +78,28 @@ pub(super) fn state(headers: &HeaderMap) -> String {
             return String::new();
         }
     }
-    state
+    if is_list(&state) { state } else { String::new() }
+}
+
+fn is_list(state: &str) -> bool {
+    let members = || state.split(',').map(str::trim).filter(|member| !member.is_empty());
+    let keys = || members().filter_map(|member| member.split_once('=').map(|(key, _)| key));
+    members().count() <= MOST_MEMBERS
+        && members().all(is_member)
+        && keys().enumerate().all(|(at, key)| !keys().take(at).any(|before| before == key))
+}
+
+fn is_member(member: &str) -> bool {
+    let starts = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let goes_on = |c: u8| starts(c) || b"_-*/@".contains(&c);
+    let may_say = |c: u8| matches!(c, b' '..=b'~') && c != b',' && c != b'=';
+    member.split_once('=').is_some_and(|(key, value)| {
+        key.len() <= 256
+            && key.bytes().next().is_some_and(starts)
+            && key.bytes().all(goes_on)
+            && (1..=256).contains(&value.len())
+            && value.bytes().all(may_say)
+    })
 }
 
 #[cfg(test)]
@@ -133,6 +155,22 @@ mod tests {
         assert_eq!(state(&headers), "a=1,b=2");
         headers.append(name(), "x".repeat(600).parse().unwrap());
         assert_eq!(state(&headers), "");
+    }
+
+    #[test]
+    fn a_state_that_is_no_list_is_none() {
+        let of = |text: &str| state(&HeaderMap::from_iter([(TRACESTATE.clone(), text.parse().unwrap())]));
+        let most: Vec<_> = (0..MOST_MEMBERS).map(|at| format!("k{at}=v")).collect();
+        for good in
+            ["rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", "tenant@vendor=a b", "1a=x , ,b=y", &most.join(",")]
+        {
+            assert_eq!(of(good), good);
+        }
+        let more = format!("{},more=1", most.join(","));
+        let long = format!("{}=1", "k".repeat(257));
+        for bad in ["a", "a=", "=1", "A=1", "_a=1", "a b=1", "a=1=2", "a=1,a=2", "a=\t1", &more, &long] {
+            assert_eq!(of(bad), "", "{bad}");
+        }
     }
 
     proptest! {
