@@ -4,7 +4,7 @@ use crate::app::{self, Assembly, StartError};
 use crate::cli::output::{Output, Tone};
 use crate::cli::{CheckArgs, UNDECIDED, USAGE, YES, client};
 use crate::clock::Clock;
-use crate::config::{self, Config, Credentials, Faults, Overlay};
+use crate::config::{self, Config, Credentials, Faults, Overlay, Store};
 use crate::store::{Report, ServerFault};
 use std::path::Path;
 
@@ -106,6 +106,14 @@ pub(crate) fn overlay(settings: &[String]) -> Result<Overlay, Told> {
 /// What works and may still surprise.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
+    if let Store::Sqlite(file) = &config.store
+        && let Some(directory) = file.parent().filter(|directory| !directory.exists())
+    {
+        warnings.push(format!(
+            "there is no directory {} here; `serve` needs it for its store",
+            directory.display()
+        ));
+    }
     for issuer in &config.issuers {
         if let Credentials::Cookies(cookies) = &issuer.credentials {
             for (place, file) in cookies.secret_files.iter().enumerate() {

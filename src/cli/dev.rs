@@ -54,7 +54,7 @@ impl Home {
         let directory = self.directory.display();
         let settings = [
             "api.tcp=127.0.0.1:50051".to_owned(),
-            "api.serve=[verify, refresh, revoke, sessions, jwks]".to_owned(),
+            "api.serve=[verify, refresh, revoke, sessions, jwks, check]".to_owned(),
             "ops.address=127.0.0.1:9090".to_owned(),
             "drain.grace=0s".to_owned(),
             "drain.deadline=2s".to_owned(),

@@ -208,9 +208,17 @@ fn judge_listeners(section: &Section<'_>, api: &Api) {
 }
 
 /// Reads `ops`.
-pub(super) fn read_ops(section: &Section<'_>) -> Ops {
+pub(super) fn read_ops(section: &Section<'_>, api: Option<SocketAddr>) -> Ops {
     let address = section.parsed("address", scalar::address);
-    Ops { address: address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 9090))) }
+    let address = address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 9090)));
+    let meets = |api: SocketAddr| {
+        let anyone = api.ip().is_unspecified() || address.ip().is_unspecified();
+        address.port() != 0 && api.port() == address.port() && (anyone || api.ip() == address.ip())
+    };
+    if api.is_some_and(meets) {
+        section.fault("address", "is the port of `api.tcp`: only one of them could listen");
+    }
+    Ops { address }
 }
 
 /// Reads `drain`.

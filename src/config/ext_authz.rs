@@ -42,10 +42,28 @@ pub(super) fn read_ext_authz(section: &Section<'_>) -> ExtAuthz {
         realm: section.parsed("realm", realm).unwrap_or_default(),
         optional: optional.unwrap_or(false),
         audiences: section.texts("audiences").unwrap_or_default(),
-        scopes: section.texts("scopes").unwrap_or_default(),
+        scopes: fitting(section, "scopes", "a scope (RFC 6749 §3.3) has neither spaces nor quotes", is_scope),
         consistency: consistency.unwrap_or(Floor::MinimizeLatency),
-        cookies: section.texts("cookies").unwrap_or_default(),
+        cookies: fitting(section, "cookies", "a cookie's name has neither spaces nor separators", is_token),
     }
+}
+
+/// A list of names that all have to fit, or nobody could ever meet the demand.
+fn fitting(section: &Section<'_>, key: &str, why: &str, fits: fn(u8) -> bool) -> Vec<String> {
+    let names = section.texts(key).unwrap_or_default();
+    if names.iter().any(|name| name.is_empty() || !name.bytes().all(fits)) {
+        section.fault(key, why);
+    }
+    names
+}
+
+fn is_scope(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')
+}
+
+/// RFC 6265 §4.1.1, RFC 9110 §5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn prefix(text: &str) -> Result<String, String> {

@@ -198,7 +198,7 @@ fn read(root: &tree::Node, base: PathBuf, mut faults: Vec<Fault>) -> Result<Conf
         top.fault("", "neither `own` nor `issuers`: no token could be accepted");
     }
     let config = Config {
-        ops: api::read_ops(&top.section_or_empty("ops")),
+        ops: api::read_ops(&top.section_or_empty("ops"), api.tcp),
         drain: api::read_drain(&top.section_or_empty("drain")),
         store: store::read_store(&top.section_or_empty("store")),
         denylist_entries: top
@@ -302,6 +302,9 @@ fn judge_served(
 }
 
 fn read_proxies(top: &Section<'_>, api: &Api) -> ExtAuthz {
+    if top.is_null("ext_authz") {
+        top.fault_hinting("ext_authz", "says nothing", "write `ext_authz: {}` for the defaults");
+    }
     if top.has("ext_authz") && !api.serve.contains(&Rpc::Check) {
         top.fault_hinting(
             "ext_authz",

@@ -267,3 +267,96 @@ fn jittered(age: Duration) -> Duration {
     let [random] = crate::token::random_bytes().unwrap_or([128]);
     age.mul_f64(0.9 + f64::from(random) / 255.0 * 0.2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Empty, Full};
+    use hyper_util::rt::TokioIo;
+    use std::task::Context;
+    use tokio::io::ReadBuf;
+
+    /// Answers everything with this.
+    #[derive(Clone)]
+    struct Says(Bytes);
+
+    impl Answer for Says {
+        async fn answer(&self, _: Arc<Peer>, _: Request<Incoming>) -> Response<Body> {
+            Response::new(Body::new(Full::new(self.0.clone())))
+        }
+    }
+
+    async fn serve<S>(stream: S, answer: Says) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (wire, outlet) = Wire::accept(stream).await?;
+        converse(wire, outlet, Peer::default(), answer, &Settings::default(), CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn a_client_with_little_room_gets_every_answer_whole() {
+        let whole: Bytes = (0..=250).cycle().take(300_000).collect::<Vec<u8>>().into();
+        let (ours, theirs) = tokio::io::duplex(700);
+        tokio::spawn(serve(ours, Says(whole.clone())));
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(theirs)).await.unwrap();
+        tokio::spawn(connection);
+        let calls = (0..8).map(|_| {
+            client.send_request(Request::post("http://localhost/").body(Empty::<Bytes>::new()).unwrap())
+        });
+        let answers = tokio::time::timeout(Duration::from_secs(20), async {
+            let calls: Vec<_> = calls.collect();
+            let mut answers = Vec::new();
+            for call in calls {
+                answers.push(call.await.unwrap().into_body().collect().await.unwrap().to_bytes());
+            }
+            answers
+        });
+        for answer in answers.await.expect("nothing is stuck") {
+            assert_eq!(answer, whole);
+        }
+    }
+
+    /// Sends what every client does first and then nothing; takes nothing, for it is gone.
+    struct Gone(&'static [u8]);
+
+    impl AsyncRead for Gone {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.0.is_empty() {
+                return Poll::Pending;
+            }
+            let (now, later) = self.0.split_at(self.0.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            self.0 = later;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Gone {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_nothing_can_be_written() {
+        let gone = Gone(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        let served = serve(gone, Says(Bytes::new()));
+        let ended = tokio::time::timeout(Duration::from_secs(5), served).await.expect("it ends at once");
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

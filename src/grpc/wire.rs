@@ -3,6 +3,7 @@
 //! own library writes every answer of a kilobyte or more by itself.
 
 use hyper_util::rt::TokioIo;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// So much is gathered, and no more while the peer takes nothing.
 const GATHERED: usize = 32 * 1024;
+/// The first room for it.
+const LEAST: usize = 1024;
 
 /// A stream whose preface was seen and is handed on.
 #[derive(Debug)]
@@ -28,13 +31,19 @@ pub(super) struct Outlet<S> {
     line: Arc<Mutex<Line<S>>>,
 }
 
-#[derive(Debug)]
 struct Line<S> {
     stream: S,
     gathered: Vec<u8>,
     sent: usize,
     /// The stream may hold some of it back, as TLS does.
     is_flushed: bool,
+}
+
+/// What is gathered holds tokens.
+impl<S> fmt::Debug for Line<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("gathered", &self.gathered.len()).finish_non_exhaustive()
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
@@ -70,6 +79,10 @@ impl<S: AsyncWrite + Unpin> Line<S> {
             }
             self.is_flushed = false;
         }
+        // After a burst, little makes room: an idle connection is pinged.
+        if self.gathered.len() < self.gathered.capacity() / 8 {
+            self.gathered.shrink_to(self.gathered.len());
+        }
         self.gathered.clear();
         self.sent = 0;
         if !self.is_flushed {
@@ -89,6 +102,11 @@ impl<S: AsyncWrite + Unpin> Line<S> {
 
     fn gather(&mut self, bytes: &[u8], room: usize) -> usize {
         let now = bytes.get(..room).unwrap_or(bytes);
+        let wanted = self.gathered.len() + now.len();
+        if wanted > self.gathered.capacity() {
+            let whole = wanted.next_power_of_two().max(LEAST);
+            self.gathered.reserve_exact(whole - self.gathered.len());
+        }
         self.gathered.extend_from_slice(now);
         now.len()
     }
@@ -230,6 +248,27 @@ mod tests {
             got
         };
         assert_eq!(tokio::join!(writing, reading).1, sent);
+    }
+
+    #[tokio::test]
+    async fn room_is_bounded_and_given_back_after_a_burst() {
+        let (mut wire, outlet, mut peer) = before(2 * GATHERED).await;
+        let room = || lock(&outlet.line).gathered.capacity();
+        let mut got = vec![0; GATHERED];
+        for (written, most) in [(GATHERED, GATHERED), (100, LEAST), (100, LEAST)] {
+            wire.write_all(&vec![7; written]).await.unwrap();
+            poll_fn(|context| outlet.poll_send(context)).await.unwrap();
+            peer.read_exact(&mut got[..written]).await.unwrap();
+            assert!(room() <= most, "{} after {written}", room());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_gathered_is_not_shown() {
+        let (mut wire, outlet, _peer) = before(4096).await;
+        wire.write_all(b"canary").await.unwrap();
+        assert!(!format!("{wire:?} {outlet:?}").contains("canary"));
+        assert!(!format!("{:?}", wire.line).contains("99"), "nor as bytes");
     }
 
     #[tokio::test]

@@ -126,7 +126,7 @@ impl Mesh {
         }
         text = change(
             &text,
-            "address: 0.0.0.0, port_value: 8080",
+            "address: 127.0.0.1, port_value: 8080",
             &format!("address: 127.0.0.1, port_value: {port}"),
         );
         text = change(&text, "port_value: 9901", &format!("port_value: {}", free_port()));
@@ -231,7 +231,7 @@ fn change(text: &str, from: &str, to: &str) -> String {
 }
 
 async fn routes_are_judged(mesh: &Mesh) {
-    let token = mesh.login(&["orders.read"]).await;
+    let token = mesh.login(&["orders:read"]).await;
     let bearer = format!("authorization: Bearer {token}");
     let spoofed =
         ["x-countersign-subject: mallory", "x-countersign-roles: admin", "x-countersign-claims: e30"];
@@ -248,7 +248,7 @@ async fn routes_are_judged(mesh: &Mesh) {
     for (name, value) in [
         ("x-countersign-subject", json!(["alice"])),
         ("x-countersign-roles", json!(["customer"])),
-        ("x-countersign-scopes", json!(["orders.read"])),
+        ("x-countersign-scopes", json!(["orders:read"])),
         ("x-countersign-kind", json!(["JWT"])),
         ("x-countersign-claims", Value::Null),
     ] {
@@ -262,7 +262,7 @@ async fn routes_are_judged(mesh: &Mesh) {
     assert_eq!((bad.status, bad.header("www-authenticate")), (401, challenge));
     assert_eq!(bad.header("x-countersign-reason"), "MALFORMED");
     let poor = mesh.get("/payments", &[bearer.as_str()]).await;
-    let challenge = r#"Bearer realm="countersign", error="insufficient_scope", scope="payments.write""#;
+    let challenge = r#"Bearer realm="countersign", error="insufficient_scope", scope="payments:write""#;
     assert_eq!((poor.status, poor.header("www-authenticate")), (403, challenge));
 
     let twice = mesh.get("/orders", &[bearer.as_str(), bearer.as_str()]).await;
@@ -290,11 +290,11 @@ async fn routes_are_judged(mesh: &Mesh) {
 }
 
 async fn grpc_is_judged(mesh: &Mesh) {
-    let rich = mesh.login(&["payments.write"]).await;
+    let rich = mesh.login(&["payments:write"]).await;
     assert_eq!(mesh.call(Some(&rich)).await.unwrap(), "alice");
     let nobody = mesh.call(None).await.unwrap_err();
     assert_eq!(nobody.code(), Code::Unauthenticated);
-    let poor = mesh.login(&["orders.read"]).await;
+    let poor = mesh.login(&["orders:read"]).await;
     let refused = mesh.call(Some(&poor)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     let details = refused.get_error_details();
@@ -321,7 +321,7 @@ async fn routes_are_judged_over_a_unix_socket() {
 async fn a_session_cookie_in_chunks_is_accepted() {
     let (Some(mesh), Some(place)) = (Mesh::start(false).await, node()) else { return };
     let mut application = Peer::node(&place, "peer.mjs");
-    let claims = json!({"sub": "bob", "scopes": ["orders.read"], "padding": "x".repeat(5000)});
+    let claims = json!({"sub": "bob", "scopes": ["orders:read"], "padding": "x".repeat(5000)});
     let encode = json!({
         "ask": "encode", "version": 5, "token": claims, "secret": SECRET, "name": COOKIE, "maxAge": 3600,
     });
@@ -346,7 +346,7 @@ async fn a_session_cookie_in_chunks_is_accepted() {
 #[tokio::test]
 async fn what_a_sidecar_says_is_in_the_access_log_and_its_absence_is_no_denial() {
     let Some(mesh) = Mesh::start(false).await else { return };
-    let token = mesh.login(&["orders.read"]).await;
+    let token = mesh.login(&["orders:read"]).await;
     let bearer = format!("authorization: Bearer {token}");
     assert_eq!(mesh.one("/orders", &[bearer.as_str()]).await.status, 200);
     assert_eq!(mesh.one("/orders", &[]).await.status, 401);
@@ -361,7 +361,7 @@ async fn what_a_sidecar_says_is_in_the_access_log_and_its_absence_is_no_denial()
     let lines: Vec<Value> = logged().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let of = |status: i64| lines.iter().find(|line| line["status"] == status).unwrap();
     assert_eq!(of(200)["countersign"]["subject"], "alice", "{lines:?}");
-    assert_eq!(of(200)["countersign"]["claims"]["scope"], "orders.read");
+    assert_eq!(of(200)["countersign"]["claims"]["scope"], "orders:read");
     assert_eq!(of(401)["countersign"]["reason"], "MALFORMED");
     assert!(!logged().contains(&token), "no token is logged");
 }

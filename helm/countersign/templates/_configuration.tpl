@@ -35,6 +35,13 @@
 {{- if not (or $values.tcp.enabled (include "countersign._has_socket" .)) -}}
 {{- fail "countersign: nobody could call it; set tcp.enabled or, in the sidecar mode, socket.enabled" -}}
 {{- end -}}
+{{- if eq (int $values.ports.api) (int $values.ports.ops) -}}
+{{- fail (printf "countersign: ports.api and ports.ops are both %d; only one of them could listen" (int $values.ports.api)) -}}
+{{- end -}}
+{{- $served := default dict $config.api | dig "serve" list -}}
+{{- if and (hasKey $config "ext_authz") $served (not (has "check" $served)) -}}
+{{- fail "countersign: config.ext_authz says how Check is answered, which is not served; add check to config.api.serve" -}}
+{{- end -}}
 {{- range $path := regexFindAll "/etc/countersign/files/[^\\s\"',}\\]]+" (toYaml $config) -1 -}}
 {{- $name := regexReplaceAll "^/etc/countersign/files/([^/]+).*$" $path "${1}" -}}
 {{- if not (hasKey $values.files $name) -}}

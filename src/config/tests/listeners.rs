@@ -113,3 +113,29 @@ fn a_collector_is_a_host_and_its_headers_do_not_travel_in_clear() {
     assert!(load_text(&headers("http://127.0.0.1:4317")).is_ok());
     assert!(load_text(&headers("https://otel:4317")).is_ok());
 }
+
+#[test]
+fn two_listeners_have_two_ports() {
+    refused(
+        &format!("{ISSUER}ops: {{address: \"0.0.0.0:50051\"}}\n"),
+        "c.yaml:4:16: ops.address: is the port of `api.tcp`: only one of them could listen",
+    );
+    load_text(&format!("{ISSUER}api: {{tcp: \"127.0.0.1:7000\"}}\nops: {{address: \"127.0.0.2:7000\"}}\n"))
+        .unwrap();
+}
+
+#[test]
+fn a_demand_that_nobody_could_meet_is_refused() {
+    refused(
+        &format!("{ISSUER}ext_authz: {{scopes: [\"orders read\"]}}\n"),
+        "c.yaml:4:21: ext_authz.scopes: a scope (RFC 6749 §3.3) has neither spaces nor quotes",
+    );
+    refused(
+        &format!("{ISSUER}ext_authz: {{cookies: [\"a b\"]}}\n"),
+        "c.yaml:4:22: ext_authz.cookies: a cookie's name has neither spaces nor separators",
+    );
+    refused(
+        &format!("{ISSUER}ext_authz:\n"),
+        "c.yaml:4:10: ext_authz: says nothing; write `ext_authz: {}` for the defaults",
+    );
+}

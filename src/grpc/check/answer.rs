@@ -32,7 +32,7 @@ pub struct Settings {
     claims_header: bool,
     realm: String,
     /// The names that no request may bring whoever it is from, as the end of an encoded answer.
-    alike: Arc<[u8]>,
+    always_removed: Arc<[u8]>,
     /// A whole encoded answer.
     nobody: Arc<[u8]>,
 }
@@ -43,18 +43,18 @@ impl Settings {
     #[must_use]
     pub fn new(header_prefix: String, claims_header: bool, realm: String) -> Self {
         // A framework might take them for one of the names that are set. Messages concatenate: these are added to an answer's own.
-        let names = all().flat_map(|of| spellings(&format!("{header_prefix}{of}")));
+        let names = all_names().flat_map(|of| spellings(&format!("{header_prefix}{of}")));
         let ok_response = OkHttpResponse { headers_to_remove: names.collect(), ..OkHttpResponse::default() };
         let end = CheckResponse { ok_response: Some(ok_response), ..CheckResponse::default() };
-        let alike: Arc<[u8]> = end.encode_to_vec().into();
-        let settings = Self { header_prefix, claims_header, realm, alike, nobody: Arc::default() };
-        let nobody = [&settings.on(&[], None).encode_to_vec(), &*settings.alike].concat().into();
+        let always_removed: Arc<[u8]> = end.encode_to_vec().into();
+        let settings = Self { header_prefix, claims_header, realm, always_removed, nobody: Arc::default() };
+        let nobody = [&settings.on(&[], None).encode_to_vec(), &*settings.always_removed].concat().into();
         Self { nobody, ..settings }
     }
 
     /// The end of every answer that lets somebody go on.
-    pub(super) fn alike(&self) -> Arc<[u8]> {
-        Arc::clone(&self.alike)
+    pub(super) fn always_removed(&self) -> Arc<[u8]> {
+        Arc::clone(&self.always_removed)
     }
 
     /// Goes on, known as nobody; encoded.
@@ -92,7 +92,7 @@ impl Settings {
         let headers = identity.iter().map(|(of, value)| header(&name(of), value)).collect();
         // What is not set is taken out. A name in both lists would be gone.
         let is_set = |of: &str| identity.iter().any(|(set, _)| *set == of);
-        let unset = all().filter(|of| !is_set(of)).map(name);
+        let unset = all_names().filter(|of| !is_set(of)).map(name);
         CheckResponse {
             status: Some(decided(Code::Ok)),
             ok_response: Some(OkHttpResponse {
@@ -173,7 +173,7 @@ impl Settings {
 }
 
 /// All that an identity's headers may say.
-fn all() -> impl Iterator<Item = &'static str> {
+fn all_names() -> impl Iterator<Item = &'static str> {
     IDENTITY.into_iter().chain([CLAIMS])
 }
 
@@ -273,7 +273,7 @@ mod tests {
 
     fn on(settings: &Settings, said: &VerifyResponse) -> CheckResponse {
         let begun = settings.allowed(&said.encode_to_vec());
-        CheckResponse::decode(&*[&*begun, &*settings.alike()].concat()).unwrap()
+        CheckResponse::decode(&*[&*begun, &*settings.always_removed()].concat()).unwrap()
     }
 
     fn named<'h>(headers: &'h [HeaderValueOption], name: &str) -> Option<&'h str> {
@@ -327,6 +327,43 @@ mod tests {
             assert!(nobody.headers.is_empty());
             assert_eq!(named(&known.headers, "x-countersign-claims").is_some(), claims_header);
         }
+    }
+
+    /// The answer as Envoy's own proto has it: what to do is a oneof.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct AsProxiesReadIt {
+        #[prost(message, optional, tag = "1")]
+        status: Option<tonic_types::Status>,
+        #[prost(oneof = "HttpResponse", tags = "2, 3, 5")]
+        http_response: Option<HttpResponse>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    enum HttpResponse {
+        #[prost(message, tag = "2")]
+        Denied(DeniedHttpResponse),
+        #[prost(message, tag = "3")]
+        Ok(OkHttpResponse),
+        #[prost(message, tag = "5")]
+        Error(DeniedHttpResponse),
+    }
+
+    #[test]
+    fn both_pieces_of_an_answer_are_one_to_a_proxy() {
+        let settings = settings();
+        let begun = settings.allowed(&accepted().encode_to_vec());
+        let bytes = [&*begun, &*settings.always_removed()].concat();
+        let read = AsProxiesReadIt::decode(&*bytes).unwrap();
+        assert_eq!(read.status.unwrap().code, 0);
+        let Some(HttpResponse::Ok(response)) = read.http_response else { panic!("it goes on") };
+        assert_eq!(response, on(&settings, &accepted()).ok_response.unwrap());
+        assert!(named(&response.headers, "x-countersign-issuer").is_some());
+        assert!(response.headers_to_remove.contains(&"x_countersign_issuer".to_owned()));
+
+        let refusal = status::status(Reason::StoreUnavailable, Action::None, None);
+        let refused = settings.refused(&refusal, &[], true, false).encode_to_vec();
+        let read = AsProxiesReadIt::decode(&*refused).unwrap();
+        assert!(matches!(read.http_response, Some(HttpResponse::Error(_))), "the last one counts");
     }
 
     #[test]

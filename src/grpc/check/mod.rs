@@ -19,12 +19,11 @@ use request::{Authorization, CheckRequest};
 use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::UnaryService;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// How proxies are answered.
 #[derive(Clone, Debug)]
@@ -33,8 +32,23 @@ pub struct Told {
     pub settings: Settings,
     /// What their routes demand where they say nothing.
     pub route: Route,
-    /// A route that is not understood was told in the log.
-    pub complained: Arc<AtomicBool>,
+    /// What routes said and was not understood, as far as it was told in the log.
+    pub complained: Arc<Mutex<Vec<String>>>,
+}
+
+/// So many misspelt keys are told; there may be others for ever.
+const MOST_COMPLAINTS: usize = 16;
+
+impl Told {
+    /// Each key is told once: how often it happens is up to whoever sends requests.
+    fn is_news(&self, key: &str) -> bool {
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = complained.len() < MOST_COMPLAINTS && complained.iter().all(|known| known != key);
+        if news {
+            complained.push(key.to_owned());
+        }
+        news
+    }
 }
 
 /// What a route demands, where it says so; else the configuration's.
@@ -109,8 +123,7 @@ impl<'r> Check<'r> {
         let route = match told.route.with(&request.demands) {
             Ok(route) => route,
             Err(key) => {
-                // Once: how often it happens is up to whoever sends requests.
-                if !told.complained.swap(true, Ordering::Relaxed) {
+                if told.is_news(&key) {
                     tracing::error!(
                         key,
                         "a route's context_extensions are not understood; its requests are refused until they are mended"
@@ -182,12 +195,17 @@ impl<'r> Check<'r> {
         let settings = &parts.settings.check.settings;
         match result {
             Ok(Verdict { acceptance, .. }) if !acceptance.told_to_proxies().is_empty() => {
-                CheckAnswer::Known(acceptance, settings.alike())
+                CheckAnswer::Known(acceptance, settings.always_removed())
             }
             // Never: it is made with the acceptance. But an empty answer allows.
             Ok(_) => {
                 let defect = status::status(Reason::InternalError, Action::None, None);
                 CheckAnswer::refused(settings.refused(&defect, &[], self.shown, self.is_grpc))
+            }
+            // Without a credential there is none to mend: only a login helps.
+            Err(refusal) if !self.shown && refusal.code() == Code::Unauthenticated => {
+                let nothing = status::status(Reason::Malformed, Action::Reauthenticate, None);
+                CheckAnswer::refused(settings.refused(&nothing, &[], false, self.is_grpc))
             }
             Err(refusal) => {
                 CheckAnswer::refused(settings.refused(&refusal, &self.route.scopes, self.shown, self.is_grpc))
@@ -213,10 +231,14 @@ impl Route {
                     .ok_or_else(|| key.to_owned())
             };
             match (key, value) {
-                ("audiences" | "scopes" | "cookies" | "consistency" | "authentication", "") => {}
+                ("audiences", "") => route.audiences.clone_from(&self.audiences),
                 ("audiences", _) => route.audiences = words()?,
+                ("scopes", "") => route.scopes.clone_from(&self.scopes),
                 ("scopes", _) => route.scopes = words()?,
+                ("cookies", "") => route.cookies.clone_from(&self.cookies),
                 ("cookies", _) => route.cookies = words()?,
+                ("consistency", "") => route.fully_consistent = self.fully_consistent,
+                ("authentication", "") => route.optional = self.optional,
                 ("consistency", "minimize_latency") => route.fully_consistent = false,
                 ("consistency", "fully_consistent") => route.fully_consistent = true,
                 ("authentication", "required") => route.optional = false,
@@ -311,6 +333,10 @@ impl Encoder for CheckCodec {
         match answer {
             CheckAnswer::Known(acceptance, end) => {
                 let begun = acceptance.told_to_proxies();
+                if begun.is_empty() {
+                    // The end alone has no status, and to a proxy that allows.
+                    return Err(status::status(Reason::InternalError, Action::None, None));
+                }
                 buf.reserve(begun.len() + end.len());
                 buf.put_slice(begun);
                 buf.put_slice(&end);
