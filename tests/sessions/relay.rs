@@ -51,7 +51,7 @@ impl TokenEndpoint for Issuer {
         }
         self.sent.fetch_add(1, Ordering::SeqCst);
         let mut current = self.current.lock();
-        if token != format!("r{current}") {
+        if token != format!("refresh-{current}") {
             *current = u64::MAX;
             return Granting::Refused;
         }
@@ -60,9 +60,9 @@ impl TokenEndpoint for Issuer {
             return Granting::Unknown;
         }
         Granting::Issued(Issued {
-            access_token: format!("a{current}"),
+            access_token: format!("access-{current}"),
             expires_at: None,
-            refresh_token: format!("r{current}"),
+            refresh_token: format!("refresh-{current}"),
             id_token: None,
         })
     }
@@ -103,7 +103,7 @@ impl World {
 
     async fn refresh(&self, sidecar: usize, token: &str) -> Result<String, RelayError> {
         let issued = self.relays[sidecar].refresh(token, PATIENCE).await?;
-        assert_eq!(issued.access_token[1..], issued.refresh_token[1..]);
+        assert_eq!(issued.access_token.replace("access", "refresh"), issued.refresh_token, "a pair");
         Ok(issued.refresh_token.clone())
     }
 
@@ -115,12 +115,12 @@ impl World {
 #[tokio::test]
 async fn thirty_two_at_once_over_three_sidecars_are_one_exchange_and_none_is_logged_out() {
     let world = World::start(3, Issuer::default());
-    let mut token = "r0".to_owned();
+    let mut token = "refresh-0".to_owned();
     for round in 1..=5 {
         let callers = (0..32).map(|n| world.refresh(n % 3, &token));
         let got: Vec<_> =
             futures_util::future::join_all(callers).await.into_iter().map(Result::unwrap).collect();
-        token = format!("r{round}");
+        token = format!("refresh-{round}");
         assert!(got.iter().all(|got| *got == token), "{got:?}");
         assert_eq!(world.sent(), round);
     }
@@ -129,12 +129,12 @@ async fn thirty_two_at_once_over_three_sidecars_are_one_exchange_and_none_is_log
 #[tokio::test]
 async fn who_comes_late_is_given_the_same_within_grace_and_the_issuer_s_word_after() {
     let world = World::start(2, Issuer::default());
-    assert_eq!(world.refresh(0, "r0").await.unwrap(), "r1");
+    assert_eq!(world.refresh(0, "refresh-0").await.unwrap(), "refresh-1");
     world.hands.advance(GRACE - Duration::from_millis(1));
-    assert_eq!(world.refresh(1, "r0").await.unwrap(), "r1");
+    assert_eq!(world.refresh(1, "refresh-0").await.unwrap(), "refresh-1");
     assert_eq!(world.sent(), 1);
     world.hands.advance(Duration::from_millis(1));
-    assert_eq!(world.refresh(1, "r0").await, Err(RelayError::Refused));
+    assert_eq!(world.refresh(1, "refresh-0").await, Err(RelayError::Refused));
     assert_eq!(world.relays[1].ambiguous(), 0, "nothing is in doubt");
 }
 
@@ -151,8 +151,8 @@ async fn a_refusal_is_final_and_told_to_all_who_ask_without_asking_again() {
 async fn what_never_got_there_is_tried_again_at_once_and_is_not_in_doubt() {
     let world = World::start(2, Issuer::default());
     world.issuer.fates.lock().push_back(Fate::NotSent);
-    assert!(matches!(world.refresh(0, "r0").await, Err(RelayError::Unavailable { .. })));
-    assert_eq!(world.refresh(1, "r0").await.unwrap(), "r1");
+    assert!(matches!(world.refresh(0, "refresh-0").await, Err(RelayError::Unavailable { .. })));
+    assert_eq!(world.refresh(1, "refresh-0").await.unwrap(), "refresh-1");
     assert_eq!(world.relays[0].ambiguous() + world.relays[1].ambiguous(), 0);
 }
 
@@ -160,32 +160,32 @@ async fn what_never_got_there_is_tried_again_at_once_and_is_not_in_doubt() {
 async fn a_lost_answer_is_waited_out_and_then_tried_once_and_counted() {
     let world = World::start(2, Issuer::default());
     world.issuer.fates.lock().push_back(Fate::AnswerLost);
-    let lost = world.refresh(0, "r0").await;
+    let lost = world.refresh(0, "refresh-0").await;
     assert_eq!(lost, Err(RelayError::Unavailable { retry_after: GRACE }));
     for sidecar in [0, 1] {
-        let told = world.refresh(sidecar, "r0").await;
+        let told = world.refresh(sidecar, "refresh-0").await;
         assert_eq!(told, Err(RelayError::Unavailable { retry_after: GRACE }), "at once");
     }
     assert_eq!(world.sent(), 1, "whoever may have sent it is not overtaken");
     world.hands.advance(GRACE);
     // This issuer has no mercy; others have a leeway in which it would do.
-    assert_eq!(world.refresh(1, "r0").await, Err(RelayError::Refused));
+    assert_eq!(world.refresh(1, "refresh-0").await, Err(RelayError::Refused));
     assert_eq!((world.sent(), world.relays[1].ambiguous()), (2, 1));
 }
 
 #[tokio::test]
 async fn an_answer_that_comes_after_all_waited_is_given_to_those_who_ask_again() {
     let world = World::start(2, Issuer { gate: Some(Semaphore::new(0)), ..Issuer::default() });
-    let hasty = world.relays[0].refresh("r0", Duration::from_millis(20)).await;
+    let hasty = world.relays[0].refresh("refresh-0", Duration::from_millis(20)).await;
     assert!(matches!(hasty, Err(RelayError::Unavailable { .. })), "it gave up");
-    let waiting = world.refresh(1, "r0");
+    let waiting = world.refresh(1, "refresh-0");
     let release = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         world.issuer.gate.as_ref().unwrap().add_permits(1);
     };
     let (got, ()) = tokio::join!(waiting, release);
-    assert_eq!(got.unwrap(), "r1");
-    assert_eq!(world.refresh(0, "r0").await.unwrap(), "r1");
+    assert_eq!(got.unwrap(), "refresh-1");
+    assert_eq!(world.refresh(0, "refresh-0").await.unwrap(), "refresh-1");
     assert_eq!(world.sent(), 1);
 }
 
@@ -196,20 +196,20 @@ async fn a_late_answer_counts_before_the_refusal_that_it_caused() {
     let gate = world.issuer.gate.as_ref().unwrap();
     let first = tokio::spawn({
         let relay = Arc::clone(&world.relays[0]);
-        async move { relay.refresh("r0", PATIENCE).await.map(|issued| issued.refresh_token.clone()) }
+        async move { relay.refresh("refresh-0", PATIENCE).await.map(|issued| issued.refresh_token.clone()) }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     world.hands.advance(GRACE);
     let second = tokio::spawn({
         let relay = Arc::clone(&world.relays[1]);
-        async move { relay.refresh("r0", PATIENCE).await.map(|issued| issued.refresh_token.clone()) }
+        async move { relay.refresh("refresh-0", PATIENCE).await.map(|issued| issued.refresh_token.clone()) }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     // Served in turn: the first is given tokens.
     gate.add_permits(1);
-    assert_eq!(first.await.unwrap().unwrap(), "r1");
+    assert_eq!(first.await.unwrap().unwrap(), "refresh-1");
     gate.add_permits(1);
-    assert_eq!(second.await.unwrap().unwrap(), "r1", "not the refusal");
+    assert_eq!(second.await.unwrap().unwrap(), "refresh-1", "not the refusal");
 }
 
 #[tokio::test]
@@ -217,26 +217,26 @@ async fn what_was_sent_is_answered_before_it_ends() {
     let world = World::start(1, Issuer { gate: Some(Semaphore::new(0)), ..Issuer::default() });
     let waiting = tokio::spawn({
         let relay = Arc::clone(&world.relays[0]);
-        async move { relay.refresh("r0", PATIENCE).await.map(|issued| issued.refresh_token.clone()) }
+        async move { relay.refresh("refresh-0", PATIENCE).await.map(|issued| issued.refresh_token.clone()) }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     world.cancel.cancel();
     assert!(matches!(
-        world.relays[0].refresh("r9", Duration::from_millis(50)).await,
+        world.relays[0].refresh("refresh-9", Duration::from_millis(50)).await,
         Err(RelayError::Unavailable { .. })
     ));
     world.issuer.gate.as_ref().unwrap().add_permits(1);
-    assert_eq!(waiting.await.unwrap().unwrap(), "r1");
+    assert_eq!(waiting.await.unwrap().unwrap(), "refresh-1");
 }
 
 #[tokio::test]
 async fn the_store_holds_nothing_that_a_token_is_in_and_nothing_after_grace() {
     let world = World::start(1, Issuer::default());
-    assert_eq!(world.refresh(0, "r0").await.unwrap(), "r1");
-    let digest = TokenDigest::of_named("https://id.example.com\0shop", b"r0");
+    assert_eq!(world.refresh(0, "refresh-0").await.unwrap(), "refresh-1");
+    let digest = TokenDigest::of_named("https://id.example.com\0shop", b"refresh-0");
     let (register, _) = world.store.lease(digest, NOON).await.unwrap();
     let register = String::from_utf8(register.unwrap()).unwrap();
-    for secret in ["r0", "r1", "a1", "access"] {
+    for secret in ["refresh-0", "refresh-1", "access-1"] {
         assert!(!register.contains(secret), "{register}");
     }
     world.store.purge_leases(NOON.after(GRACE), 10).await.unwrap();
