@@ -39,7 +39,7 @@ var refusals = []struct{ name, chart, values, because string }{
 	{"a file that nothing mounts", "embedded", "config: {store: {url: 'redis://redis.example.com', password_file: /etc/countersign/files/redis/password}}",
 		"config names /etc/countersign/files/redis/password, but files.redis is not there"},
 	{"an application without a listener", "embedded", "tcp: {enabled: false}", "nobody could call it"},
-	{"one port for two listeners", "embedded", "ports: {ops: 50051}", "ports.api and ports.ops are both 50051"},
+	{"one port for two listeners", "embedded", "ports: {ops: 51051}", "ports.api and ports.ops are both 51051"},
 	{"a proxy's questions that are not served", "embedded", "config: {ext_authz: {}, api: {serve: [verify]}}", "add check to config.api.serve"},
 	{"a sidecar without a pod", "embedded", "mode: sidecar", "make this chart a dependency of yours and include `countersign.sidecar`"},
 	{"an application included as a sidecar", "minimal", "countersign: {mode: application, config: {api: {danger_plaintext_beyond_loopback: true}}}",
