@@ -16,7 +16,9 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// So much is gathered, and no more while the peer takes nothing.
 const GATHERED: usize = 32 * 1024;
 /// The first room for it.
-const LEAST: usize = 1024;
+const LEAST: usize = 4 * 1024;
+/// After so many sends in a row that needed little of a large room, it is given back; an idle connection is pinged.
+const SMALL_SENDS: u8 = 16;
 
 /// A stream whose preface was seen and is handed on.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ struct Line<S> {
     stream: S,
     gathered: Vec<u8>,
     sent: usize,
+    small_sends: u8,
     /// The stream may hold some of it back, as TLS does.
     is_flushed: bool,
 }
@@ -57,7 +60,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if seen != *PREFACE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer does not speak HTTP/2"));
         }
-        let line = Arc::new(Mutex::new(Line { stream, gathered: Vec::new(), sent: 0, is_flushed: true }));
+        let line = Arc::new(Mutex::new(Line {
+            stream,
+            gathered: Vec::new(),
+            sent: 0,
+            small_sends: 0,
+            is_flushed: true,
+        }));
         let outlet = Outlet { line: Arc::clone(&line) };
         Ok((TokioIo::new(Self { line, preface_left: PREFACE.len() }), outlet))
     }
@@ -79,12 +88,16 @@ impl<S: AsyncWrite + Unpin> Line<S> {
             }
             self.is_flushed = false;
         }
-        // After a burst, little makes room: an idle connection is pinged.
-        if self.gathered.len() < self.gathered.capacity() / 8 {
-            self.gathered.shrink_to(self.gathered.len());
+        if !self.gathered.is_empty() {
+            let is_small = self.gathered.len() < self.gathered.capacity() / 8;
+            self.small_sends = if is_small { self.small_sends + 1 } else { 0 };
+            self.gathered.clear();
+            self.sent = 0;
+            if self.small_sends >= SMALL_SENDS {
+                self.small_sends = 0;
+                self.gathered = Vec::new();
+            }
         }
-        self.gathered.clear();
-        self.sent = 0;
         if !self.is_flushed {
             ready!(Pin::new(&mut self.stream).poll_flush(context))?;
             self.is_flushed = true;
@@ -255,7 +268,9 @@ mod tests {
         let (mut wire, outlet, mut peer) = before(2 * GATHERED).await;
         let room = || lock(&outlet.line).gathered.capacity();
         let mut got = vec![0; GATHERED];
-        for (written, most) in [(GATHERED, GATHERED), (100, LEAST), (100, LEAST)] {
+        let small = std::iter::repeat_n((100, GATHERED), usize::from(SMALL_SENDS) - 1);
+        let bursts = [(GATHERED, GATHERED)].into_iter().chain(small).chain([(100, 0), (100, LEAST)]);
+        for (written, most) in bursts {
             wire.write_all(&vec![7; written]).await.unwrap();
             poll_fn(|context| outlet.poll_send(context)).await.unwrap();
             peer.read_exact(&mut got[..written]).await.unwrap();
