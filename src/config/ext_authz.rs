@@ -2,6 +2,8 @@
 
 use super::freshness::Floor;
 use super::reader::Section;
+use crate::grpc::cookies::is_token_byte;
+use crate::session::is_scope_token;
 
 /// How proxies are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,28 +44,34 @@ pub(super) fn read_ext_authz(section: &Section<'_>) -> ExtAuthz {
         realm: section.parsed("realm", realm).unwrap_or_default(),
         optional: optional.unwrap_or(false),
         audiences: section.texts("audiences").unwrap_or_default(),
-        scopes: fitting(section, "scopes", "a scope (RFC 6749 §3.3) has neither spaces nor quotes", is_scope),
+        scopes: fitting(
+            section,
+            "scopes",
+            "a scope (RFC 6749 §3.3) has neither spaces nor quotes",
+            is_scope_token,
+        ),
         consistency: consistency.unwrap_or(Floor::MinimizeLatency),
-        cookies: fitting(section, "cookies", "a cookie's name has neither spaces nor separators", is_token),
+        cookies: fitting(
+            section,
+            "cookies",
+            "a cookie's name has neither spaces nor separators",
+            is_cookie_name,
+        ),
     }
 }
 
 /// A list of names that all have to fit, or nobody could ever meet the demand.
-fn fitting(section: &Section<'_>, key: &str, why: &str, fits: fn(u8) -> bool) -> Vec<String> {
+fn fitting(section: &Section<'_>, key: &str, why: &str, fits: fn(&str) -> bool) -> Vec<String> {
     let names = section.texts(key).unwrap_or_default();
-    if names.iter().any(|name| name.is_empty() || !name.bytes().all(fits)) {
+    if !names.iter().all(|name| fits(name)) {
         section.fault(key, why);
     }
     names
 }
 
-fn is_scope(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')
-}
-
-/// RFC 6265 §4.1.1, RFC 9110 §5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// RFC 6265 §4.1.1.
+fn is_cookie_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(is_token_byte)
 }
 
 fn prefix(text: &str) -> Result<String, String> {

@@ -2,6 +2,16 @@
 
 use std::borrow::Cow;
 
+/// What a cookie's name and a scheme of credentials are made of (RFC 9110 §5.6.2).
+#[must_use]
+pub const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~'
+        )
+}
+
 /// More chunks than this are not joined: the longest credential fits in far fewer.
 const MOST_CHUNKS: usize = 64;
 

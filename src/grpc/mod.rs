@@ -14,7 +14,7 @@ macro_rules! redacted {
 pub mod callers;
 pub mod check;
 pub mod codec;
-mod cookies;
+pub mod cookies;
 pub mod envoy;
 mod key;
 pub mod limits;

@@ -111,7 +111,9 @@ pub fn check_attributes(attributes: &Attributes) -> Result<(), SessionError> {
     Ok(())
 }
 
-fn is_scope_token(scope: &str) -> bool {
+/// A scope of one word (RFC 6749 §3.3), of at most 256 bytes.
+#[must_use]
+pub fn is_scope_token(scope: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&scope.len())
         && scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }

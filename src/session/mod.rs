@@ -24,7 +24,7 @@ pub use create::Opened;
 pub use error::SessionError;
 pub use lease::LeaseStore;
 pub use live::SessionPage;
-pub use login::Login;
+pub use login::{Login, is_scope_token};
 pub use mint::Tokens;
 pub use policy::{Policies, Policy};
 pub use purge::Purge;

@@ -160,6 +160,23 @@ async fn each_refusal_has_its_code_and_status() {
     assert_eq!(world.refused(Asked::bearing(&token)).await, told(Code::Unauthenticated, 401, "REVOKED"));
 }
 
+/// There is nothing to mend, and a challenge names no error (RFC 6750 §3).
+#[tokio::test]
+async fn who_shows_no_credential_is_asked_to_log_in_and_who_shows_a_bad_one_is_not() {
+    let world = World::start("").await;
+    let basic = Asked::default().line("authorization", "Basic YTpi");
+    for (asked, action, error) in [
+        (Asked::default(), "REAUTHENTICATE", false),
+        (basic, "REAUTHENTICATE", false),
+        (Asked::bearing("bad"), "NONE", true),
+    ] {
+        let denied = world.check(asked).await.denied_response.unwrap();
+        assert_eq!(reason(&denied), "MALFORMED");
+        assert_eq!(header(&denied.headers, "x-countersign-action").as_deref(), Some(action));
+        assert_eq!(header(&denied.headers, "www-authenticate").unwrap().contains("error"), error);
+    }
+}
+
 /// Another reader might take the other one.
 #[tokio::test]
 async fn two_authorization_headers_are_refused_whatever_they_hold() {

@@ -258,7 +258,7 @@ fn bearer(header: &str) -> Option<&str> {
     let header = header.trim_ascii();
     let scheme = header.get(..6).filter(|scheme| scheme.eq_ignore_ascii_case("bearer"))?;
     let rest = header.get(scheme.len()..).unwrap_or_default();
-    let is_other = rest.starts_with(|c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c));
+    let is_other = rest.bytes().next().is_some_and(cookies::is_token_byte);
     (!is_other).then(|| rest.trim_ascii_start())
 }
 
@@ -349,5 +349,52 @@ impl Encoder for CheckCodec {
 
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(2 * BUFFER, YIELD)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told() -> Told {
+        Told {
+            settings: Settings::new("x-countersign-".to_owned(), false, "shop".to_owned()),
+            route: Route {
+                audiences: vec!["shop".to_owned()],
+                scopes: vec!["read".to_owned()],
+                fully_consistent: true,
+                optional: false,
+                cookies: vec!["sid".to_owned()],
+            },
+            complained: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn what_a_route_unsays_is_the_configuration_s_again() {
+        let Told { route, .. } = told();
+        let said = [
+            ("audiences", "other"),
+            ("scopes", "none"),
+            ("cookies", "c"),
+            ("consistency", "minimize_latency"),
+            ("authentication", "optional"),
+        ];
+        let other = route.with(&said).unwrap();
+        assert!(other.optional && !other.fully_consistent);
+        assert_eq!([&other.audiences, &other.scopes, &other.cookies], [&["other"], &["none"], &["c"]]);
+        let unsaid = said.map(|(key, _)| (key, ""));
+        let again = route.with(&[said, unsaid].concat()).unwrap();
+        assert!(!again.optional && again.fully_consistent);
+        assert_eq!([&again.audiences, &again.scopes, &again.cookies], [&["shop"], &["read"], &["sid"]]);
+    }
+
+    #[test]
+    fn each_misspelt_key_is_told_once_and_not_for_ever() {
+        let told = told();
+        assert!(told.is_news("scope") && told.is_news("audience"));
+        assert!(!told.is_news("scope") && !told.clone().is_news("audience"));
+        let news = (0..100).filter(|number| told.is_news(&format!("key{number}"))).count();
+        assert_eq!(news, MOST_COMPLAINTS - 2);
     }
 }

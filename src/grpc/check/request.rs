@@ -285,12 +285,6 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_cookie_lines_are_joined_in_one_go() {
-        let lines = vec![("cookie", &b"a=1"[..]); 10_000];
-        assert_eq!(read(&request(&[], &lines, &[])).cookies, vec!["a=1"; 10_000].join("; "));
-    }
-
-    #[test]
     fn grpc_is_known_by_its_content_type() {
         for (content_type, is_grpc) in [
             ("application/grpc", true),
